@@ -1,0 +1,64 @@
+"""NT-Xent, the loss of SimCLR (Chen et al. 2020, arXiv:2002.05709, eq. 1).
+
+s_uv[i, j] = <u_i, v_j> / temperature on L2-normalised rows
+L = mean over the 2N anchors of [ logsumexp over the other 2N - 1 - s(anchor, its positive) ]
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from losses.costs import Cost
+from losses.matrix import require_positive, unit_rows
+from losses.registry import cost_model, implementation, register
+
+
+@register(
+    "nt_xent",
+    title="NT-Xent",
+    source="arXiv:2002.05709, eq. 1",
+    family="sample contrast",
+    gather_layer=True,
+    global_batch_norm=False,
+)
+@dataclass(frozen=True)
+class NTXent:
+    """Hyperparameters.
+
+    Attributes:
+        temperature: divides the cosine similarities.
+    """
+
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_positive("temperature", self.temperature)
+
+
+@implementation("nt_xent", "reference")
+def reference(hp: NTXent, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
+    """Three N x N blocks: ab, aa and bb (ba is ab transposed)."""
+    a, b = unit_rows(z_a), unit_rows(z_b)
+    ab = a @ b.T / hp.temperature
+    aa = _without_self(a @ a.T / hp.temperature)
+    bb = _without_self(b @ b.T / hp.temperature)
+    # logsumexp subtracts the row maximum, so small temperatures do not overflow
+    partition_a = torch.logsumexp(torch.cat([ab, aa], dim=1), dim=1)
+    partition_b = torch.logsumexp(torch.cat([ab.T, bb], dim=1), dim=1)
+    return {
+        "alignment": -ab.diagonal().mean(),
+        "uniformity": (partition_a.mean() + partition_b.mean()) / 2,
+    }
+
+
+def _without_self(similarity: Tensor) -> Tensor:
+    itself = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+    return similarity.masked_fill(itself, float("-inf"))
+
+
+@cost_model("nt_xent", "reference")
+def reference_cost(batch: int, dim: int, views: int) -> Cost:
+    """Three N x N products over D features, and two gradients for each."""
+    product = batch**2 * dim
+    return Cost(3 * product, 6 * product, 2 * batch * (2 * batch - 2))

@@ -1,0 +1,127 @@
+"""Semantic Mutual Information (Mishra et al. 2026, arXiv:2606.08332, eqs. 1 to 5).
+
+    rho_uv[i, j] = Pearson correlation, over the D features, of sample i of u and sample j of v
+    I(rho)       = -1/2 ln(1 - rho^2 + eps)                                    nats
+    on           = mean_i (target - I(rho_ab[i, i]))^2
+    off_uv       = mean_{i != j} I(rho_uv[i, j])^2              uv in ab, aa, bb
+    L            = on + lambda_ mean_uv off_uv
+
+With more than two views, ``on`` averages over the pairs and ``off`` over all V (V + 1) / 2 blocks.
+``reduction="sum"`` adds up instead of averaging, the Barlow Twins habit. ``dependency`` replaces I
+by rho^2 or rho: the ablation that shows what the logarithm does. A constant row has no correlation:
+its rho is 0, and so is its gradient. There is no gather and no global batch norm: each device uses
+its own samples.
+"""
+
+import itertools
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from losses.costs import Cost
+from losses.matrix import off_diagonal, require_positive, require_weight, unit_rows
+from losses.naming import pick
+from losses.registry import cost_model, implementation, register
+
+Reduction = Literal["mean", "sum"]
+Dependency = Literal["mutual_information", "squared_correlation", "correlation"]
+
+
+@register(
+    "smi",
+    title="SMI",
+    source="arXiv:2606.08332, eq. 5",
+    family="sample correlation",
+    gather_layer=False,
+    global_batch_norm=False,
+    many_views=True,
+)
+@dataclass(frozen=True)
+class SMI:
+    """Hyperparameters.
+
+    Attributes:
+        target: dependency that each positive pair should reach (nats for mutual information).
+        lambda_: weight of the off-diagonal part.
+        eps: keeps the logarithm finite at rho = 1.
+        reduction: "mean", or "sum" over entries and blocks.
+        dependency: "mutual_information" (the loss), "squared_correlation" or "correlation".
+    """
+
+    target: float = 1.0
+    lambda_: float = 10.0
+    eps: float = 1e-6
+    reduction: Reduction = "mean"
+    dependency: Dependency = "mutual_information"
+
+    def __post_init__(self) -> None:
+        if not abs(self.target) < float("inf"):
+            raise ValueError(f"target must be a finite number, got {self.target}")
+        require_weight("lambda_", self.lambda_)
+        require_positive("eps", self.eps)
+        pick("reduction", self.reduction, get_args(Reduction))
+        pick("dependency", self.dependency, get_args(Dependency))
+
+
+@implementation("smi", "reference")
+def reference(hp: SMI, *views: Tensor) -> dict[str, Tensor]:
+    """One N x N correlation matrix for each pair of views, and for each view with itself."""
+    rows = [_standardised_rows(view) for view in views]
+    pairs = itertools.combinations(rows, 2)
+    blocks = itertools.combinations_with_replacement(rows, 2)
+    on = torch.stack([_on_diagonal(hp, u, v) for u, v in pairs])
+    off = torch.stack([_off_diagonal(hp, u, v) for u, v in blocks])
+    return {"on_diagonal": _reduce(hp, on), "off_diagonal": hp.lambda_ * _reduce(hp, off)}
+
+
+def _standardised_rows(z: Tensor) -> Tensor:
+    """Centre each row over its features and scale it to length one; constant rows become zero."""
+    centred = z - z.mean(dim=1, keepdim=True)
+    # The mean of a constant row is rounded: a second pass leaves less than one ulp of it.
+    centred = centred - centred.mean(dim=1, keepdim=True)
+    ulp = torch.finfo(z.dtype).eps * torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    return unit_rows(centred, zero_at=ulp)
+
+
+def _on_diagonal(hp: SMI, u: Tensor, v: Tensor) -> Tensor:
+    """Squared distance of the positives' dependency from the target.
+
+    1 - rho and 1 + rho of unit rows are |u - v|^2 / 2 and |u + v|^2 / 2: near rho = 1, where
+    training leads, subtracting a rounded rho from 1 would lose every digit.
+    """
+    rho = (u * v).sum(dim=1)
+    gap = (u - v).square().sum(dim=1) * (u + v).square().sum(dim=1) / 4
+    constant = ~(u.any(dim=1) & v.any(dim=1))
+    error = hp.target - _dependency(hp, rho, gap.masked_fill(constant, 1.0))
+    return _reduce(hp, error.square())
+
+
+def _off_diagonal(hp: SMI, u: Tensor, v: Tensor) -> Tensor:
+    """Squared dependency of different samples."""
+    return _reduce(hp, _dependency(hp, off_diagonal(u @ v.T)).square())
+
+
+def _dependency(hp: SMI, rho: Tensor, gap: Tensor | None = None) -> Tensor:
+    """Dependency at correlation ``rho``; ``gap`` is 1 - rho^2 where it is known better."""
+    if hp.dependency == "correlation":
+        return rho
+    if hp.dependency == "squared_correlation":
+        return rho.square()
+    if gap is not None:
+        return -0.5 * (gap + hp.eps).log()
+    # log1p keeps the digits of a small rho; the clamp is for duplicates whose rho rounds above 1.
+    return -0.5 * torch.log1p((hp.eps - rho.square()).clamp_min(hp.eps - 1))
+
+
+def _reduce(hp: SMI, entries: Tensor) -> Tensor:
+    return entries.mean() if hp.reduction == "mean" else entries.sum()
+
+
+@cost_model("smi", "reference")
+def reference_cost(batch: int, dim: int, views: int) -> Cost:
+    """One N x N product over D features for each block, and two gradients for each."""
+    blocks = views * (views + 1) // 2
+    product = batch**2 * dim
+    return Cost(blocks * product, 2 * blocks * product, blocks * batch * (batch - 1))
