@@ -51,9 +51,9 @@ class VICReg:
 @implementation("vicreg", "reference")
 def reference(hp: VICReg, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
     """One D x D covariance matrix a view, as the paper writes it."""
-    views = [z - z.mean(dim=0) for z in (z_a, z_b)]
-    spread = sum(_hinge(centred, hp.eps) for centred in views) / 2
-    overlap = sum(_off_diagonal_covariance(centred) for centred in views)
+    a, b = z_a - z_a.mean(dim=0), z_b - z_b.mean(dim=0)
+    spread = (_hinge(a, hp.eps) + _hinge(b, hp.eps)) / 2
+    overlap = _off_diagonal_covariance(a) + _off_diagonal_covariance(b)
     return {
         "invariance": hp.invariance * functional.mse_loss(z_a, z_b),
         "variance": hp.variance * spread,

@@ -1,0 +1,1 @@
+"""Cases to records: counting, predicting, measuring, sweeping. See ``lossbench --help``."""

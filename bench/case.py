@@ -1,0 +1,99 @@
+"""A case: one thing to count and measure."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import losses
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+DEVICES = ("cpu", "cuda")
+DISTRIBUTIONS = ("local", "gather")
+"""``local``: each device computes the loss of its own batch; ``gather``: of all devices' batches."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Loss x implementation x batch x dim x dtype x pass x world size x device.
+
+    Attributes:
+        loss: name of the loss.
+        implementation: name of the implementation.
+        batch: samples per device, N.
+        dim: embedding dimension, D.
+        dtype: name of the embeddings' torch dtype.
+        pass_: one of ``losses.PASSES``.
+        world: number of devices, W.
+        distribution: one of ``DISTRIBUTIONS``.
+        device: "cpu" or "cuda".
+        inputs: "random", "digits" or "file:PATH".
+        hyperparameters: those that differ from the published defaults.
+    """
+
+    loss: str
+    implementation: str = "reference"
+    batch: int = 256
+    dim: int = 8192
+    dtype: str = "float32"
+    pass_: str = "step"
+    world: int = 1
+    distribution: str = "local"
+    device: str = "cpu"
+    inputs: str = "random"
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        spec = losses.spec(self.loss)
+        losses.pick(f"implementation of {self.loss}", self.implementation, spec.implementations)
+        losses.pick("dtype", self.dtype, DTYPES)
+        losses.pick("pass", self.pass_, losses.PASSES)
+        losses.pick("distribution", self.distribution, DISTRIBUTIONS)
+        losses.pick("device", self.device, DEVICES)
+        for name, least in (("batch", 2), ("dim", 1), ("world", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        spec.configure(**self.hyperparameters)
+
+    @property
+    def loss_batch(self) -> int:
+        """Samples that one evaluation of the loss sees."""
+        return self.batch * (self.world if self.distribution == "gather" else 1)
+
+    @property
+    def evaluations(self) -> int:
+        """Independent evaluations of the loss that the whole job needs."""
+        return 1 if self.distribution == "gather" else self.world
+
+    @property
+    def cost(self) -> losses.Cost:
+        """The cost model's counts of one evaluation."""
+        return losses.spec(self.loss).cost(self.implementation, self.loss_batch, self.dim)
+
+    @property
+    def label(self) -> str:
+        """Short name for progress lines and test ids."""
+        layout = f"{self.world}x{self.batch}" if self.world > 1 else f"{self.batch}"
+        how = f"-{self.distribution}" if self.world > 1 else ""
+        options = "".join(f"-{k}={v}" for k, v in self.hyperparameters.items())
+        shape = f"{layout}x{self.dim}-{self.dtype}"
+        return f"{self.loss}{options}-{self.implementation}-{shape}{how}-{self.pass_}"
+
+    def describe(self) -> dict[str, Any]:
+        """The case as flat, JSON-safe fields; every hyperparameter is spelled out."""
+        fields = asdict(self)
+        fields["pass"] = fields.pop("pass_")
+        chosen = losses.spec(self.loss).configure(**self.hyperparameters)
+        fields["hyperparameters"] = asdict(chosen)
+        fields["loss_batch"] = self.loss_batch
+        fields["evaluations"] = self.evaluations
+        return fields
+
+
+def element_bytes(dtype: str) -> int:
+    """Bytes of one element of a dtype named in ``DTYPES``."""
+    return {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}[dtype]
+
+
+def input_bytes(case: Case) -> int:
+    """Bytes of the two views that one evaluation reads."""
+    return 2 * math.prod((case.loss_batch, case.dim, element_bytes(case.dtype)))

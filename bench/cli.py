@@ -1,0 +1,89 @@
+"""``lossbench``: makes records. Nothing imports this module.
+
+torch is imported inside the commands, so that ``--help`` answers at once.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.console import FAILED, OK, parse_seconds, run_app, say
+from bench.options import takes_cases
+
+if TYPE_CHECKING:
+    from bench.case import Case
+
+app = typer.Typer(
+    help="Count and measure what self-supervised losses cost. Lists are comma-separated.",
+    epilog="Exit status: 0 done, 1 a case failed, 2 bad usage. Add --debug for a traceback.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+AsJson = Annotated[bool, typer.Option("--json", help="Print records as a JSON array.")]
+
+
+@app.command()
+@takes_cases
+def count(cases: "list[Case]", as_json: AsJson = False) -> int:
+    """Count MACs, FLOPs and bytes exactly, without running anything."""
+    from bench import counting, display
+
+    records = [{**case.describe(), **counting.count(case)} for case in cases]
+    _print(records, as_json, display.counts)
+    return OK if all(record["counts_agree"] for record in records) else FAILED
+
+
+@app.command()
+@takes_cases
+def run(
+    cases: "list[Case]",
+    out: Annotated[Path, typer.Option(help="Run file; continued if it is there.")] = Path(
+        "runs/run.jsonl"
+    ),
+    budget: Annotated[str, typer.Option(help="Stop starting cases after this, such as 3m.")] = "",
+    timeout: Annotated[str, typer.Option(help="Give a case up after this.")] = "10m",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Set a run of other code or machine aside.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Count and measure; every case becomes a record in the run file, most important first."""
+    from bench import display
+    from bench.progress import Report
+    from bench.sweep import Limits, open_run, sweep
+
+    limits = Limits(
+        budget_s=parse_seconds(budget) if budget else float("inf"),
+        timeout_s=parse_seconds(timeout),
+    )
+    writer, aside = open_run(out, cases[0].device, restart)
+    if aside:
+        say(f"{out} came from other code or another environment: kept as {aside}")
+    with Report(cases) as report:
+        outcome = sweep(cases, writer, limits, report)
+    _print(outcome.records, as_json, display.measurements)
+    total = len(outcome.records) + outcome.left
+    say(f"{outcome.measured} measured now, {len(outcome.records)} of {total} cases in {out}")
+    if outcome.left:
+        say(f"the budget of {budget} left out {outcome.left}; run the same command to resume")
+    return OK if all(record["status"] == "ok" for record in outcome.records) else FAILED
+
+
+def _print(records: list[dict[str, Any]], as_json: bool, table: Any) -> None:
+    if as_json:
+        print(json.dumps(records, indent=1))
+    else:
+        table(records)
+
+
+def main() -> None:
+    """Entry point of ``lossbench``."""
+    run_app(app, "lossbench")
+
+
+if __name__ == "__main__":
+    main()

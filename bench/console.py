@@ -1,0 +1,59 @@
+"""What the command lines share: one-line errors, exit status, durations. Imports no torch."""
+
+import os
+import re
+import sys
+import warnings
+from typing import Any
+
+import typer
+
+from bench.runfile import RunFileWarning
+
+OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+_UsageError: Any = typer.BadParameter.__base__
+
+
+def run_app(app: typer.Typer, name: str) -> None:
+    """Run a Typer app and exit: 0 done, 1 a case or gate failed, 2 bad usage.
+
+    Errors are one line on stderr; ``--debug`` anywhere on the line shows the traceback instead.
+    """
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", RunFileWarning)
+    warnings.showwarning = lambda message, *_: say(f"{name}: warning: {message}")
+    try:
+        status = app(arguments, prog_name=name, standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        say(f"{name}: interrupted; run the same command again to resume")
+        status = INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = OK
+    except (_UsageError, ValueError, OSError) as error:
+        if debug:
+            raise
+        message = error.format_message() if isinstance(error, _UsageError) else str(error)
+        say(f"{name}: error: {' '.join(message.split())}")
+        status = BAD_USAGE
+    sys.exit(status)
+
+
+def say(line: str) -> None:
+    """Print a line on stderr, where it cannot get mixed with results."""
+    print(line, file=sys.stderr)
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of a duration such as ``90``, ``90s``, ``3m`` or ``1h30m``.
+
+    Raises:
+        ValueError: not a duration.
+    """
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if not text.strip() or match is None:
+        raise ValueError(f"a duration is written 90s, 3m or 1h30m, got {text!r}")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return 3600 * hours + 60 * minutes + seconds

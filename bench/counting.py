@@ -1,0 +1,104 @@
+"""Exact, machine-independent counts of a case, three ways, without memory or a GPU.
+
+The cost model is what the loss claims. fvcore (forward) and ``FlopCounterMode`` (forward and
+backward) look at the operations that really run. A record says whether the three agree.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+import losses
+from bench.case import Case, element_bytes, input_bytes
+
+
+def count(case: Case) -> dict[str, Any]:
+    """Count a case under FakeTensor: nothing is allocated, nothing computed.
+
+    Returns:
+        Flat fields. ``macs``, ``gmacs``, ``gflops`` and ``off_diagonal_entries`` are of all
+        ``evaluations`` of the job, in the case's pass; ``*_cost_model``, ``*_fvcore`` and
+        ``*_flop_counter`` of one evaluation; bytes are those of one device.
+    """
+    spec, cost = losses.spec(case.loss), case.cost
+    counter, saved_bytes = _count_flops_and_saved_bytes(case)
+    forward_fvcore, unseen = _count_with_fvcore(case)
+    macs = case.evaluations * cost.macs(case.pass_)
+    agree = counter == cost.macs(case.pass_) and forward_fvcore == cost.forward_macs
+    return {
+        "macs": macs,
+        "gmacs": macs / 1e9,
+        "gflops": 2 * macs / 1e9,
+        "macs_cost_model": cost.macs(case.pass_),
+        "macs_flop_counter": counter,
+        "forward_macs_cost_model": cost.forward_macs,
+        "forward_macs_fvcore": forward_fvcore,
+        "counts_agree": agree,
+        "counts_note": "" if agree else f"operations that fvcore does not count: {unseen}",
+        "off_diagonal_entries": case.evaluations * cost.off_diagonal_entries,
+        "communicated_bytes": _communicated_bytes(case),
+        "input_bytes": input_bytes(case),
+        "saved_bytes": saved_bytes,
+        "gather_layer": spec.gather_layer,
+        "global_batch_norm": spec.global_batch_norm,
+    }
+
+
+def create_loss(case: Case) -> losses.Loss:
+    """The loss module of a case."""
+    return losses.create(case.loss, case.implementation, **case.hyperparameters)
+
+
+def _empty_views(case: Case, requires_grad: bool = False) -> tuple[Tensor, Tensor]:
+    shape, dtype = (case.loss_batch, case.dim), getattr(torch, case.dtype)
+    z_a, z_b = (torch.empty(shape, dtype=dtype, requires_grad=requires_grad) for _ in "ab")
+    return z_a, z_b
+
+
+def _count_flops_and_saved_bytes(case: Case) -> tuple[int, int]:
+    """MACs that ``FlopCounterMode`` sees, and bytes kept for the backward pass."""
+    with FakeTensorMode():
+        views = _empty_views(case, requires_grad=case.pass_ != "forward")
+        kept: list[torch.UntypedStorage] = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept.append(tensor.untyped_storage())
+            return tensor
+
+        with FlopCounterMode(display=False) as counter:
+            with saved_tensors_hooks(keep, lambda tensor: tensor):
+                value = create_loss(case)(*views)
+            if case.pass_ == "step":
+                value.backward()
+        inputs = {view.untyped_storage()._cdata for view in views}
+        saved = {s._cdata: s.nbytes() for s in kept if s._cdata not in inputs}
+        return counter.get_total_flops() // 2, sum(saved.values())
+
+
+def _count_with_fvcore(case: Case) -> tuple[int, str]:
+    """Forward MACs that fvcore sees, and the operations that it does not count."""
+    from fvcore.nn import FlopCountAnalysis
+
+    # On meta tensors: tracing makes tensors of the sizes, whose values FakeTensor would hide.
+    with torch.device("meta"):
+        views = _empty_views(case)
+    analysis = FlopCountAnalysis(create_loss(case), views)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis.tracer_warnings("none")
+    for norm in ("batch_norm", "group_norm", "instance_norm", "layer_norm"):
+        # elementwise work, which fvcore alone would count
+        analysis.set_op_handle(f"aten::{norm}", lambda inputs, outputs: 0)
+    macs = int(analysis.total())
+    return macs, ", ".join(sorted(analysis.unsupported_ops()))
+
+
+def _communicated_bytes(case: Case) -> int:
+    if case.distribution == "local":
+        return 0
+    return losses.all_gather_bytes(
+        case.batch, case.dim, 2, case.world, element_bytes(case.dtype), case.pass_
+    )

@@ -1,0 +1,65 @@
+"""Records as terminal tables of at most 80 columns."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def counts(records: list[dict[str, Any]]) -> None:
+    """Print what was counted. MACs and FLOPs are of the whole job, bytes of one device."""
+    table = _table("N x D", "pass", "GMACs", "GFLOPs", "off-diagonal", "saved MB", "agree")
+    for record in records:
+        table.add_row(
+            *_case(record),
+            f"{record['gmacs']:,.3f}",
+            f"{record['gflops']:,.3f}",
+            f"{record['off_diagonal_entries']:,}",
+            f"{record['saved_bytes'] / 1e6:,.1f}",
+            "yes" if record["counts_agree"] else "NO",
+        )
+    Console(soft_wrap=False).print(table)
+    for record in records:
+        if record["counts_note"]:
+            print(f"{record['loss']} {record['implementation']}: {record['counts_note']}")
+
+
+def measurements(records: list[dict[str, Any]]) -> None:
+    """Print what was measured on one device."""
+    table = _table("N x D", "pass", "GMACs", "ms", "p20 - p80", "peak MB", "status")
+    for record in records:
+        measured = "median_ms" in record
+        table.add_row(
+            *_case(record),
+            f"{record['gmacs']:,.2f}" if "gmacs" in record else "-",
+            _ms(record["median_ms"]) if measured else "-",
+            f"{_ms(record['p20_ms'])} - {_ms(record['p80_ms'])}" if measured else "-",
+            f"{record['peak_bytes'] / 1e6:,.1f}" if measured else "-",
+            record["status"],
+        )
+    Console().print(table)
+    for record in records:
+        if record["status"] != "ok":
+            print(f"{' '.join(_case(record))}: {record['status']}: {record['reason']}")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("loss", no_wrap=True)
+    for column in columns:
+        number = column not in ("N x D", "pass", "agree", "status")
+        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
+    return table
+
+
+def _case(record: dict[str, Any]) -> tuple[str, str, str]:
+    """Loss, shape and pass; what is the same as usual is not said."""
+    loss = record["loss"]
+    if record["implementation"] != "reference":
+        loss += f" {record['implementation']}"
+    devices = f"{record['world']}x" if record["evaluations"] > 1 else ""
+    return loss, f"{devices}{record['loss_batch']} x {record['dim']}", record["pass"]
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.3f}" if value < 10 else f"{value:,.1f}"

@@ -1,0 +1,147 @@
+"""The two views that a case is measured on."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.case import Case
+from losses import pick
+
+SOURCES = ("random", "digits", "file:PATH")
+SEED = 0
+VIEWS = ("z_a", "z_b")
+
+
+def check_source(source: str) -> None:
+    """Raise a ``ValueError`` unless ``source`` is one of ``SOURCES``."""
+    if not source.startswith("file:"):
+        pick("inputs", source, SOURCES)
+
+
+def make_views(case: Case) -> tuple[Tensor, Tensor]:
+    """The views of one evaluation: loss_batch x dim each, in the case's dtype, on its device.
+
+    The same case always gets the same values. ``random`` is standard normal; ``digits`` are real
+    images through a fixed projector; ``file:PATH`` is the first ``loss_batch`` rows of a user's own
+    embeddings.
+
+    Raises:
+        ValueError: an unknown source, or a file that does not hold these views.
+    """
+    check_source(case.inputs)
+    if case.inputs == "random":
+        generator = torch.Generator().manual_seed(SEED)
+        shape = (case.loss_batch, case.dim)
+        z_a, z_b = (torch.randn(shape, generator=generator) for _ in VIEWS)
+    elif case.inputs == "digits":
+        z_a, z_b = _digits(case.loss_batch, case.dim)
+    else:
+        path = case.inputs.removeprefix("file:")
+        rows, dim = file_shape(path)
+        if dim != case.dim or rows < case.loss_batch:
+            raise ValueError(
+                f"{path} holds {rows} x {dim} embeddings; the case needs {case.loss_batch} x "
+                f"{case.dim}: ask for dim {dim} and at most {rows} samples"
+            )
+        z_a, z_b = (view[: case.loss_batch] for view in _load(path))
+    dtype = getattr(torch, case.dtype)
+    return z_a.to(case.device, dtype), z_b.to(case.device, dtype)
+
+
+def file_shape(path: str) -> tuple[int, int]:
+    """N and D of a file of embeddings; reads and checks the file.
+
+    Raises:
+        ValueError: missing or unreadable file, arrays that are not ``z_a`` and ``z_b``, shapes that
+            differ, NaN or infinity.
+    """
+    batch, dim = _load(path)[0].shape
+    return batch, dim
+
+
+def identity(source: str) -> str:
+    """What the inputs are, for the content key of a record: a file is known by its content."""
+    if not source.startswith("file:"):
+        return f"{source}:{SEED}"
+    return hashlib.sha256(Path(source.removeprefix("file:")).read_bytes()).hexdigest()
+
+
+def _digits(batch: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Two augmented views of handwritten digits through a fixed random two-layer projector."""
+    from sklearn.datasets import load_digits
+
+    generator = torch.Generator().manual_seed(SEED)
+    images = torch.from_numpy(load_digits().images).float() / 16
+    images = images[torch.arange(batch) % len(images)]
+    hidden = torch.randn(64, 512, generator=generator) / 8
+    output = torch.randn(512, dim, generator=generator) / 512**0.5
+
+    def project(view: Tensor) -> Tensor:
+        return torch.relu(view.flatten(1) @ hidden) @ output
+
+    return project(_augment(images, generator)), project(_augment(images, generator))
+
+
+def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Shift each image by up to one pixel, change its contrast, add noise."""
+    batch, height, width = images.shape
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1))
+    top, left = torch.randint(0, 3, (2, batch, 1), generator=generator)
+    rows = top + torch.arange(height)
+    columns = left + torch.arange(width)
+    shifted = padded[torch.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    contrast = 0.6 + 0.8 * torch.rand(batch, 1, 1, generator=generator)
+    return shifted * contrast + 0.1 * torch.randn(images.shape, generator=generator)
+
+
+@lru_cache(maxsize=1)
+def _load(path: str) -> tuple[Tensor, Tensor]:
+    arrays = _read(path)
+    missing = [name for name in VIEWS if name not in arrays]
+    if missing:
+        found = ", ".join(sorted(arrays)) or "nothing"
+        raise ValueError(f"{path} must hold arrays z_a and z_b; it holds {found}")
+    z_a, z_b = arrays["z_a"], arrays["z_b"]
+    for name, view in zip(VIEWS, (z_a, z_b), strict=True):
+        _check_view(path, name, view)
+    if z_a.shape != z_b.shape:
+        shapes = f"{tuple(z_a.shape)} and {tuple(z_b.shape)}"
+        raise ValueError(f"{path}: z_a and z_b have shapes {shapes}; they must be equal")
+    return z_a, z_b
+
+
+def _check_view(path: str, name: str, view: Tensor) -> None:
+    if view.ndim != 2 or view.shape[0] < 2 or view.shape[1] < 1:
+        shape = tuple(view.shape)
+        raise ValueError(f"{path}: {name} must have shape N x D with N at least 2, got {shape}")
+    if not view.is_floating_point():
+        raise ValueError(f"{path}: {name} must be floating point, got {view.dtype}")
+    broken = (~view.isfinite()).nonzero()
+    if len(broken):
+        row, column = broken[0].tolist()
+        raise ValueError(
+            f"{path}: {name} holds {len(broken)} NaN or infinite value(s), "
+            f"the first at row {row}, column {column}"
+        )
+
+
+def _read(path: str) -> Mapping[str, Tensor]:
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        if path.endswith(".npz"):
+            import numpy as np
+
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: torch.from_numpy(archive[name]) for name in archive.files}
+        if path.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            return load_file(path)
+    except Exception as error:  # whatever the readers raise on a damaged file
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    raise ValueError(f"{path}: embeddings must be an .npz or .safetensors file")

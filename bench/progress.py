@@ -1,0 +1,68 @@
+"""Progress of a sweep, on stderr."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bench.case import Case
+from bench.console import say
+
+
+class Report:
+    """Progress of a sweep: a bar with ETA on a terminal, plain lines in CI, nothing on a pipe.
+
+    The ETA weighs cases by their arithmetic, so that it holds when they differ in size.
+    """
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        terminal = sys.stderr.isatty()
+        self._plain = not terminal and bool(os.environ.get("CI"))
+        self._total = len(cases)
+        self._done = 0
+        self._bar = Progress(
+            TextColumn("{task.fields[count]}"),
+            BarColumn(bar_width=12),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not terminal,
+        )
+        total = sum(map(_weight, cases))
+        self._task = self._bar.add_task("", total=total, count=f"0/{self._total}")
+
+    def __enter__(self) -> "Report":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def skip(self, case: Case) -> None:
+        """The case was measured in an earlier session."""
+        self._advance(case)
+
+    def start(self, case: Case) -> None:
+        """The case is about to run."""
+        self._bar.update(self._task, description=case.label)
+
+    def finish(self, case: Case, record: dict[str, Any]) -> None:
+        """The case ended, and its record is on the disk."""
+        self._advance(case)
+        if self._plain:
+            done = record["status"] == "ok"
+            result = f"{record['median_ms']:.3f} ms" if done else record["reason"]
+            say(f"[{self._done}/{self._total}] {case.label}: {record['status']}, {result}")
+
+    def _advance(self, case: Case) -> None:
+        self._done += 1
+        self._bar.update(self._task, advance=_weight(case), count=f"{self._done}/{self._total}")
+
+
+def _weight(case: Case) -> float:
+    """Relative duration of a case: a fixed part, and its arithmetic."""
+    return 1e11 + 5 * case.cost.macs(case.pass_)

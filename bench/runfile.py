@@ -1,0 +1,197 @@
+"""Run files: JSON lines. The first line is the environment, every other line a record.
+
+A record is written in one piece and flushed when its case ends, so a killed sweep loses the case
+in flight and nothing else. Only the last line can be half-written: it is dropped with a warning.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+SCHEMA = 1
+STATUSES = ("ok", "oom", "unsupported", "invalid", "error", "timeout")
+_HEADER_FIELDS = {"schema": int, "environment": dict, "environment_hash": str, "code_hash": str}
+_RECORD_FIELDS = {"key": str, "status": str, "loss": str, "implementation": str, "pass": str}
+
+
+class RunFileError(ValueError):
+    """A run file that cannot be read or written; the message names the file, line and remedy."""
+
+
+class RunFileWarning(UserWarning):
+    """Something in a run file was left out."""
+
+
+class StaleRunError(RunFileError):
+    """A run file that other code or another environment made, and that cannot be continued."""
+
+
+@dataclass
+class Run:
+    """A run file's content.
+
+    Attributes:
+        path: where it was read from.
+        header: the environment that produced the records.
+        records: one dict for each case.
+        complete_bytes: length of the file up to the last whole line.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    records: list[dict[str, Any]] = field(default_factory=list)
+    complete_bytes: int = 0
+
+
+def read(path: Path) -> Run:
+    """Read a run file.
+
+    A last line without its newline was cut off by a kill: it is dropped with a warning.
+
+    Raises:
+        RunFileError: missing file, or a line that is not a header or record.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunFileError(f"{path} cannot be read: {error.strerror}") from error
+    whole, newline, rest = content.rpartition(b"\n")
+    if rest:
+        warnings.warn(
+            f"{path}: dropped a half-written last line", RunFileWarning, stacklevel=2
+        )
+    lines = whole.split(b"\n") if newline else []
+    if not lines:
+        raise RunFileError(f"{path} is empty: it has no header; delete it and run again")
+    header = _parse(path, 1, lines[0], _HEADER_FIELDS)
+    if header["schema"] != SCHEMA:
+        raise RunFileError(f"{path}:1: schema {header['schema']} is not the {SCHEMA} known here")
+    records = [
+        _parse_record(path, number, line) for number, line in enumerate(lines[1:], start=2)
+    ]
+    return Run(path, header, records, complete_bytes=len(whole) + len(newline))
+
+
+def _parse_record(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    record = _parse(path, number, line, _RECORD_FIELDS)
+    if record["status"] not in STATUSES:
+        raise RunFileError(f"{path}:{number}: unknown status {record['status']!r}")
+    return record
+
+
+def _parse(path: Path, number: int, line: bytes, fields: dict[str, type]) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise RunFileError(f"{path}:{number}: not JSON ({error}); remove this line") from error
+    if not isinstance(content, dict):
+        raise RunFileError(f"{path}:{number}: not a JSON object; remove this line")
+    for name, kind in fields.items():
+        if not isinstance(content.get(name), kind):
+            got = content.get(name, "nothing")
+            raise RunFileError(f"{path}:{number}: {name} must be a {kind.__name__}, got {got!r}")
+    return content
+
+
+class Writer:
+    """Appends records to a run file, alone: a second writer is turned away.
+
+    Args:
+        path: the run file; it is created with ``header``, or continued if it is there.
+        header: environment and code of this session.
+
+    Raises:
+        RunFileError: the file cannot be written, is in use, or comes from other code or another
+            environment.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        self.path = path
+        self.header = header
+        self._file = _open_locked(path)
+        try:
+            self.records = self._resume(header)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _resume(self, header: dict[str, Any]) -> list[dict[str, Any]]:
+        if b"\n" not in self.path.read_bytes():  # new, or killed while the header was written
+            self._file.truncate(0)
+            self._append(header)
+            return []
+        run = read(self.path)
+        changed = _differences(run.header, header)
+        if changed:
+            raise StaleRunError(
+                f"{self.path} was measured with another {', '.join(changed)}; "
+                "choose another --out, or add --restart to set it aside and start anew"
+            )
+        self._file.truncate(run.complete_bytes)
+        return run.records
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write one record and force it to the disk.
+
+        Raises:
+            RunFileError: the disk is full or the file cannot be written; the file keeps every
+                record written before.
+        """
+        self._append(record)
+        self.records.append(record)
+
+    def _append(self, content: dict[str, Any]) -> None:
+        line = json.dumps(content, allow_nan=False).encode() + b"\n"
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(end)
+            raise RunFileError(
+                f"{self.path} cannot be written: {error.strerror}; it keeps its "
+                f"{len(getattr(self, 'records', []))} record(s): make room and run again to resume"
+            ) from error
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a run file to the first free ``NAME.1.jsonl``, ``NAME.2.jsonl``, ..."""
+    number = 1
+    while (target := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
+        number += 1
+    return path.rename(target)
+
+
+def _open_locked(path: Path) -> IO[bytes]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Unbuffered: what could not be written must not be tried again on close.
+        file = path.open("ab", buffering=0)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RunFileError(f"{path} is being written by another run; choose another --out") from error
+    except OSError as error:
+        raise RunFileError(f"{path} cannot be written: {error.strerror}") from error
+    return file
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs between two headers that matters for a number."""
+    names = [
+        f"{name} ({old['environment'].get(name)}, now {value})"
+        for name, value in new["environment"].items()
+        if old["environment"].get(name) != value
+    ]
+    if old["code_hash"] != new["code_hash"]:
+        names.append("version of lossbench's code")
+    return names

@@ -1,0 +1,91 @@
+"""Named grids of cases, most important first."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import losses
+from bench.case import Case
+from losses import pick
+
+Layout = tuple[int, int, str]
+"""Batch per device, number of devices, distribution."""
+
+GATHERED: Layout = (256, 8, "gather")
+"""One batch of 2048 gathered from eight devices: how the published table counts most losses."""
+LOCAL: Layout = (256, 8, "local")
+"""Eight batches of 256, one on each device: how the published table counts SMI."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The product of lists of case fields.
+
+    Passes vary slowest, then layouts: a budget cuts whole passes before it cuts losses.
+
+    Attributes:
+        loss: names of losses; default: all.
+        implementation: names of implementations; default: all that each loss has.
+        layouts: how samples are spread over devices.
+        dim: embedding dimensions.
+        dtype: names of dtypes.
+        pass_: names of passes.
+        device: "cpu" or "cuda".
+        inputs: where the embeddings come from.
+    """
+
+    loss: Sequence[str] = ()
+    implementation: Sequence[str] = ()
+    layouts: Sequence[Layout] = ((256, 1, "local"),)
+    dim: Sequence[int] = (8192,)
+    dtype: Sequence[str] = ("float32",)
+    pass_: Sequence[str] = ("step",)
+    device: str = "cpu"
+    inputs: str = "random"
+
+    def cases(self) -> Iterator[Case]:
+        """The cases of this grid.
+
+        Raises:
+            ValueError: a value that no case accepts.
+        """
+        axes = (self.pass_, self.layouts, self.dim, self.dtype, self.loss or losses.names())
+        for pass_, (batch, world, distribution), dim, dtype, loss in itertools.product(*axes):
+            for implementation in self.implementation or losses.spec(loss).implementations:
+                yield Case(
+                    loss=loss,
+                    implementation=implementation,
+                    batch=batch,
+                    dim=dim,
+                    dtype=dtype,
+                    pass_=pass_,
+                    world=world,
+                    distribution=distribution,
+                    device=self.device,
+                    inputs=self.inputs,
+                )
+
+
+SUITES: dict[str, Grid] = {
+    "smoke": Grid(
+        layouts=((32, 1, "local"), (32, 2, "gather")),
+        dim=(128,),
+        dtype=("float32", "bfloat16"),
+        pass_=("step", "forward_grad", "forward"),
+    ),
+    "efficiency": Grid(layouts=(LOCAL, GATHERED), pass_=("step", "forward")),
+    "scaling": Grid(
+        layouts=tuple((batch, 1, "local") for batch in (64, 256, 1024)),
+        dim=(512, 2048, 8192),
+        pass_=("step", "forward_grad", "forward"),
+    ),
+}
+
+
+def suite(name: str) -> Grid:
+    """A suite by its name.
+
+    Raises:
+        ValueError: unknown name; the known ones are listed.
+    """
+    return SUITES[pick("suite", name, SUITES)]

@@ -1,0 +1,144 @@
+"""A sweep: a list of cases, most important first, to a run file. Resumable, budgeted."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from bench import environment
+from bench.case import Case
+from bench.inputs import identity
+from bench.runfile import SCHEMA, StaleRunError, Writer, set_aside
+from bench.worker import Worker
+
+CALLS_PER_CASE = 5
+"""Calls that a slow case makes: warm-up with memory, samples, fp64 check. Estimates what fits."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop.
+
+    Attributes:
+        budget_s: seconds after which no further case is started.
+        timeout_s: seconds after which a case is given up.
+        memory_bytes: what a case may allocate on the CPU; default: most of what is free.
+    """
+
+    budget_s: float = float("inf")
+    timeout_s: float = 600.0
+    memory_bytes: int | None = None
+
+
+class Progress(Protocol):
+    """What a sweep tells while it runs."""
+
+    def skip(self, case: Case) -> None:
+        """The case was measured in an earlier session."""
+
+    def start(self, case: Case) -> None:
+        """The case is about to run."""
+
+    def finish(self, case: Case, record: dict[str, Any]) -> None:
+        """The case ended, and its record is on the disk."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep did.
+
+    Attributes:
+        records: records of the asked cases that are in the run file, earlier sessions' included.
+        measured: how many of them this session measured.
+        left: cases that the budget left out.
+    """
+
+    records: list[dict[str, Any]]
+    measured: int
+    left: int
+
+
+def open_run(path: Path, device: str, restart: bool = False) -> tuple[Writer, Path | None]:
+    """Open a run file for this machine and code.
+
+    Args:
+        path: the run file.
+        device: "cpu" or "cuda".
+        restart: set a file of other code or another environment aside and start anew.
+
+    Returns:
+        The writer, and the path of a file that was set aside.
+    """
+    facts = environment.describe(device, torch.get_num_threads())
+    header = {
+        "schema": SCHEMA,
+        "environment": facts,
+        "environment_hash": environment.content_hash(facts),
+        **environment.source_state(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    try:
+        return Writer(path, header), None
+    except StaleRunError:
+        if not restart:
+            raise
+        aside = set_aside(path)
+        return Writer(path, header), aside
+
+
+def sweep(cases: Sequence[Case], writer: Writer, limits: Limits, progress: Progress) -> Outcome:
+    """Measure the cases that the run file does not hold yet."""
+    done = {record["key"]: record for record in writer.records}
+    keys = {case_key(case, writer.header): case for case in cases}
+    waiting = {key: case for key, case in keys.items() if key not in done}
+    for key, case in keys.items():
+        if key in done:
+            progress.skip(case)
+    clock = _Clock(limits.budget_s)
+    worker = Worker(cases[0].device, limits.memory_bytes)
+    measured = 0
+    try:
+        for key, case in waiting.items():
+            if not clock.allows(case):
+                break
+            progress.start(case)
+            record = {"key": key, **case.describe(), **worker.evaluate(case, limits.timeout_s)}
+            writer.append(record)
+            clock.learn(case, record)
+            measured += 1
+            progress.finish(case, record)
+    finally:
+        worker.stop()
+    records = [record for record in writer.records if record["key"] in keys]
+    return Outcome(records, measured, left=len(waiting) - measured)
+
+
+def case_key(case: Case, header: dict[str, Any]) -> str:
+    """Content key of a record: equal only if the same code measured the same case here."""
+    return environment.content_hash(
+        [case.describe(), identity(case.inputs), header["code_hash"], header["environment_hash"]]
+    )
+
+
+class _Clock:
+    """Decides whether a case still fits, from the speed of those before it."""
+
+    def __init__(self, budget_s: float) -> None:
+        self._end = time.monotonic() + budget_s
+        self._macs_per_ms = 0.0
+
+    def learn(self, case: Case, record: dict[str, Any]) -> None:
+        """Remember the fastest arithmetic seen."""
+        if record["status"] == "ok":
+            rate = case.cost.macs(case.pass_) / record["median_ms"]
+            self._macs_per_ms = max(self._macs_per_ms, rate)
+
+    def allows(self, case: Case) -> bool:
+        """Whether the case is expected to end within the budget."""
+        expected_s = 0.0
+        if self._macs_per_ms:
+            expected_s = CALLS_PER_CASE * case.cost.macs(case.pass_) / self._macs_per_ms / 1e3
+        return time.monotonic() + expected_s < self._end

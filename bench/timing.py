@@ -1,0 +1,98 @@
+"""Wall time of a pass: raw samples of fresh calls, never a replay of an old graph."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from losses import Loss
+
+Call = Callable[[], tuple[Tensor, ...]]
+
+MAX_SAMPLES = 50
+MIN_SAMPLES = 3
+TARGET_S = 2.0
+"""Sampling stops here once there are ``MIN_SAMPLES`` ..."""
+LIMIT_S = 10.0
+"""... and here in any case once there are two."""
+
+
+def make_call(loss: Loss, views: tuple[Tensor, Tensor], pass_: str) -> Call:
+    """The work of one pass, as a function of fresh graphs.
+
+    Returns:
+        A function that returns the value (``forward``: without a graph; ``forward_grad``: with its
+        graph) and, for ``step``, the gradients of both views.
+    """
+    leaves = [view.detach().requires_grad_(pass_ != "forward") for view in views]
+
+    def forward() -> tuple[Tensor, ...]:
+        return (loss(*leaves),)
+
+    def step() -> tuple[Tensor, ...]:
+        value = loss(*leaves)
+        return (value.detach(), *torch.autograd.grad(value, leaves))
+
+    return step if pass_ == "step" else forward
+
+
+def sample_ms(call: Call, device: str) -> tuple[list[float], Any]:
+    """Time calls one by one until there are enough samples or the time is spent.
+
+    The call must have run before: the first one pays for warming up. On CUDA the L2 cache is
+    flushed between samples, as a training step would.
+
+    Returns:
+        Milliseconds of each call, in the order in which they ran; what the last call returned.
+    """
+    timer = _cuda_timer() if device == "cuda" else _cpu_timer
+    samples: list[float] = []
+    result = None
+    while not _enough(samples):
+        result = None  # freeing the last graph is not part of the pass
+        elapsed, result = timer(call)
+        samples.append(elapsed)
+    return samples, result
+
+
+def _enough(samples: Sequence[float]) -> bool:
+    spent = sum(samples) / 1e3
+    if len(samples) >= MAX_SAMPLES or (len(samples) >= 2 and spent >= LIMIT_S):
+        return True
+    return len(samples) >= MIN_SAMPLES and spent >= TARGET_S
+
+
+def _cpu_timer(call: Call) -> tuple[float, Any]:
+    start = time.perf_counter_ns()
+    result = call()
+    return (time.perf_counter_ns() - start) / 1e6, result
+
+
+def _cuda_timer() -> Callable[[Call], tuple[float, Any]]:
+    properties = torch.cuda.get_device_properties(0)
+    flush = torch.empty(4 * properties.L2_cache_size, dtype=torch.int8, device="cuda")
+
+    def timer(call: Call) -> tuple[float, Any]:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        flush.zero_()
+        start.record()
+        result = call()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end), result
+
+    return timer
+
+
+def summarise(samples: Sequence[float]) -> dict[str, Any]:
+    """Median and 20th and 80th percentile of ``samples``, with the raw samples, in ms."""
+    low, median, high = np.percentile(samples, [20, 50, 80]).tolist()
+    return {
+        "median_ms": median,
+        "p20_ms": low,
+        "p80_ms": high,
+        "samples_ms": [round(sample, 6) for sample in samples],
+    }

@@ -1,0 +1,156 @@
+"""A child process that counts and measures cases, so that none can take the sweep down.
+
+A case that runs out of memory, crashes or hangs ends its process; the next case gets a new one.
+"""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from bench.case import Case
+
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
+_UNSUPPORTED = ("not implemented for", "no CUDA")
+SHARE_OF_MEMORY = 0.9
+
+
+class Worker:
+    """Evaluates cases in a child process.
+
+    Args:
+        device: "cpu" or "cuda".
+        memory_bytes: what a case may allocate on the CPU; default: most of what is free.
+    """
+
+    def __init__(self, device: str, memory_bytes: int | None = None) -> None:
+        self._device = device
+        self._memory_bytes = memory_bytes
+        self._process: Any = None
+
+    def evaluate(self, case: Case, timeout_s: float) -> dict[str, Any]:
+        """Count and measure a case; whatever happens becomes the record's ``status``.
+
+        Args:
+            case: what to evaluate.
+            timeout_s: seconds after which the case is given up.
+        """
+        fields: dict[str, Any] = {}
+        try:
+            self._start()
+            self._connection.send(case)
+            for part in self._receive(timeout_s):
+                fields.update(part)
+        except TimeoutError:
+            self.stop()
+            fields.update(status="timeout", reason=f"not finished after {timeout_s:g} s")
+        except (EOFError, OSError):
+            fields.update(self._post_mortem())
+        return fields
+
+    def stop(self) -> None:
+        """End the child process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._process = None
+
+    def _start(self) -> None:
+        if self._process is not None:
+            return
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115 - lives as long as the process
+        arguments = (theirs, self._log.name, self._device, self._memory_bytes)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def _receive(self, timeout_s: float) -> Iterator[dict[str, Any]]:
+        """Counts, then the measurement."""
+        for _ in range(2):
+            if not self._connection.poll(timeout_s):
+                raise TimeoutError
+            yield self._connection.recv()
+
+    def _post_mortem(self) -> dict[str, Any]:
+        self._process.join()
+        code = self._process.exitcode
+        self._process = None
+        if code == -signal.SIGKILL:
+            return {"status": "oom", "reason": "killed by the system, most likely for its memory"}
+        name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        last = Path(self._log.name).read_text(errors="replace").strip().splitlines()[-1:]
+        return {"status": "error", "reason": ": ".join([f"process ended with {name}", *last])}
+
+
+def _serve(connection: Connection, log: str, device: str, memory_bytes: int | None) -> None:
+    """Main loop of the child: a case in; its counts and then its measurement out."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _redirect_output(log)
+    if device == "cpu":
+        _limit_memory(memory_bytes)
+
+    from bench.counting import count
+    from bench.measure import measure
+
+    while True:
+        case = connection.recv()
+        counts = _guarded(count, case)
+        connection.send(counts)
+        connection.send({} if "status" in counts else _guarded(measure, case))
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _redirect_output(log: str) -> None:
+    """Send what libraries print to a file: the terminal belongs to the progress bar."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(descriptor, stream.fileno())
+
+
+def _limit_memory(memory_bytes: int | None) -> None:
+    """Make an allocation that does not fit fail here, before the system kills a process."""
+    if memory_bytes is None:
+        memory_bytes = int(SHARE_OF_MEMORY * _available_bytes())
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+
+
+def _available_bytes() -> int:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _guarded(work: Any, case: Case) -> dict[str, Any]:
+    try:
+        return work(case)
+    except Exception as error:  # any failure of a case is a row that says why
+        return _failure(error)
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    message = (str(error).strip() or type(error).__name__).splitlines()[0]
+    status = "error"
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+        status = "oom"
+    elif isinstance(error, NotImplementedError) or any(s in str(error) for s in _UNSUPPORTED):
+        status = "unsupported"
+    return {"status": status, "reason": f"{type(error).__name__}: {message}"}

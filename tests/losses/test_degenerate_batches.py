@@ -1,0 +1,104 @@
+"""Batches that divide by zero somewhere: no loss may answer with NaN or infinity."""
+
+import losses
+import pytest
+import torch
+from embeddings import DTYPES, random_views, repeatable, value_and_gradients
+from hypothesis import given, strategies
+from oracles import smi as smi_oracle
+
+BATCH, DIM = 6, 37
+
+
+def degenerate_batches():
+    """Name -> two views in fp64."""
+    a, b = random_views(BATCH, DIM, seed=5)
+    row = a[:1].expand(BATCH, -1)
+    noise = random_views(BATCH, DIM, seed=6)
+    zero = torch.zeros_like(a)
+    constants = torch.tensor([0.1, -0.3, 1 / 3, 7.7, 100.1, 1e-3], dtype=torch.float64)
+    constant = constants[:, None].expand(-1, DIM)
+    half_dead = torch.where(torch.arange(DIM) < DIM // 2, 0.0, a)
+    return {
+        "collapsed": (row, row),
+        "collapsed_each_view_elsewhere": (row, b[:1].expand(BATCH, -1)),
+        "nearly_collapsed": (row + 1e-6 * noise[0], row + 1e-6 * noise[1]),
+        "one_view_collapsed": (row, b),
+        "constant_rows": (constant, constant),
+        "constant_rows_of_one_view": (constant, b),
+        "one_constant_row": (torch.cat([constant[:1], a[1:]]), b),
+        "all_zero": (zero, zero),
+        "one_view_zero": (zero, b),
+        "one_zero_row": (torch.cat([zero[:1], a[1:]]), b),
+        "duplicate_rows": (torch.cat([a[:3], a[:3]]), torch.cat([b[:3], b[:3]])),
+        "identical_views": (a, a),
+        "scaled_views": (a, a * (1 + 1e-7)),
+        "nearly_identical_views": (a, a + 1e-6 * noise[0]),
+        "anti_aligned_views": (a, -a),
+        "dead_features": (half_dead, half_dead + 1e-6 * noise[0]),
+        "one_feature": (a[:, :1], b[:, :1]),
+        "tiny": (1e-3 * a, 1e-3 * b),
+        "huge": (1e3 * a, 1e3 * b),
+        "far_from_the_origin": (a + 1000, b - 1000),
+    }
+
+
+@pytest.mark.parametrize("batch", degenerate_batches())
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_finite(loss, dtype, batch):
+    views = [view.to(dtype) for view in degenerate_batches()[batch]]
+    value, gradients = value_and_gradients(loss, *views)
+    assert value.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.fixture(scope="module", params=losses.spec("smi").implementations)
+def smi(request):
+    return losses.create("smi", request.param)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@repeatable
+@given(
+    constant=strategies.floats(-1e4, 1e4, width=16, allow_subnormal=False),
+    dim=strategies.integers(2, 3000),
+    seed=strategies.integers(0, 2**31),
+)
+def test_constant_row_correlates_with_nothing(smi, dtype, constant, dim, seed):
+    """Its rho is 0 and its gradient exactly 0, although its mean is rounded."""
+    a, b = [view.to(dtype) for view in random_views(4, dim, seed=seed, noise=1.0)]
+    # a third of a half-precision number is representable in none of the dtypes
+    a[1] = constant / 3
+    value, gradients = value_and_gradients(smi, a, b)
+    # zero is the one constant whose deviations the oracle computes without rounding
+    a[1] = 0
+    expected = smi_oracle(a.double(), b.double())
+    torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=0)
+    assert torch.equal(gradients[0][1], torch.zeros_like(a[1]))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_constant_rows_leave_the_others_their_gradient(smi, dtype):
+    a, b = [view.to(dtype) for view in random_views(4, 9)]
+    a[0] = 0.1
+    _, (gradient, _) = value_and_gradients(smi, a, b)
+    assert (gradient[0] == 0).all()
+    assert (gradient[1:].abs().sum(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"dependency": "correlation"}, {"reduction": "sum"}], ids=str)
+def test_all_rows_constant(smi, options):
+    """No pair correlates, so no entry has a gradient whatever the options."""
+    a, b = degenerate_batches()["constant_rows"]
+    loss = losses.create("smi", smi.implementation, **options)
+    _, gradients = value_and_gradients(loss, a, b)
+    assert not any(gradient.any() for gradient in gradients)
+
+
+def test_anti_aligned_views_are_aligned_for_mutual_information(smi):
+    a, _ = random_views(BATCH, DIM)
+    torch.testing.assert_close(smi(a, -a), smi(a, a), rtol=1e-9, atol=0)
+    signed = losses.create("smi", smi.implementation, dependency="correlation", lambda_=0.0)
+    assert signed(a, -a).item() == pytest.approx((1 + 1) ** 2, rel=1e-12)
+    assert signed(a, a).item() == pytest.approx(0, abs=1e-25)
