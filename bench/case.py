@@ -70,11 +70,16 @@ class Case:
         return losses.spec(self.loss).cost(self.implementation, self.loss_batch, self.dim)
 
     @property
+    def variant(self) -> str:
+        """Hyperparameters that differ from the published ones, "" for none."""
+        return ",".join(f"{name}={value}" for name, value in sorted(self.hyperparameters.items()))
+
+    @property
     def label(self) -> str:
         """Short name for progress lines and test ids."""
         layout = f"{self.world}x{self.batch}" if self.world > 1 else f"{self.batch}"
         how = f"-{self.distribution}" if self.world > 1 else ""
-        options = "".join(f"-{k}={v}" for k, v in self.hyperparameters.items())
+        options = f"-{self.variant}" if self.variant else ""
         shape = f"{layout}x{self.dim}-{self.dtype}"
         return f"{self.loss}{options}-{self.implementation}-{shape}{how}-{self.pass_}"
 
@@ -84,6 +89,7 @@ class Case:
         fields["pass"] = fields.pop("pass_")
         chosen = losses.spec(self.loss).configure(**self.hyperparameters)
         fields["hyperparameters"] = asdict(chosen)
+        fields["variant"] = self.variant
         fields["loss_batch"] = self.loss_batch
         fields["evaluations"] = self.evaluations
         return fields

@@ -32,13 +32,20 @@ def run_app(app: typer.Typer, name: str) -> None:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = OK
-    except (_UsageError, ValueError, OSError) as error:
+    except Exception as error:
         if debug:
             raise
-        message = error.format_message() if isinstance(error, _UsageError) else str(error)
+        message, status = _explain(error)
         say(f"{name}: error: {' '.join(message.split())}")
-        status = BAD_USAGE
     sys.exit(status)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    if isinstance(error, _UsageError):
+        return error.format_message(), BAD_USAGE
+    if isinstance(error, (ValueError, OSError)):
+        return str(error), BAD_USAGE
+    return f"{type(error).__name__}: {error} (a bug: please report it with --debug)", FAILED
 
 
 def say(line: str) -> None:

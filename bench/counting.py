@@ -30,6 +30,7 @@ def count(case: Case) -> dict[str, Any]:
     macs = case.evaluations * cost.macs(case.pass_)
     agree = counter == cost.macs(case.pass_) and forward_fvcore == cost.forward_macs
     return {
+        "title": spec.title,
         "macs": macs,
         "gmacs": macs / 1e9,
         "gflops": 2 * macs / 1e9,

@@ -62,4 +62,4 @@ def _case(record: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _ms(value: float) -> str:
-    return f"{value:,.3f}" if value < 10 else f"{value:,.1f}"
+    return f"{value:,.3f}" if value < 10 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"

@@ -48,7 +48,7 @@ def sample_ms(call: Call, device: str) -> tuple[list[float], Any]:
     Returns:
         Milliseconds of each call, in the order in which they ran; what the last call returned.
     """
-    timer = _cuda_timer() if device == "cuda" else _cpu_timer
+    timer = make_timer(device)
     samples: list[float] = []
     result = None
     while not _enough(samples):
@@ -56,6 +56,11 @@ def sample_ms(call: Call, device: str) -> tuple[list[float], Any]:
         elapsed, result = timer(call)
         samples.append(elapsed)
     return samples, result
+
+
+def make_timer(device: str) -> Callable[[Call], tuple[float, Any]]:
+    """A function that runs a call once and returns its milliseconds and its result."""
+    return _cuda_timer() if device == "cuda" else _cpu_timer
 
 
 def _enough(samples: Sequence[float]) -> bool:

@@ -88,11 +88,12 @@ def _standardised_rows(z: Tensor) -> Tensor:
 def _on_diagonal(hp: SMI, u: Tensor, v: Tensor) -> Tensor:
     """Squared distance of the positives' dependency from the target.
 
-    1 - rho and 1 + rho of unit rows are |u - v|^2 / 2 and |u + v|^2 / 2: near rho = 1, where
+    1 - rho of unit rows is x = |u - v|^2 / 2, so 1 - rho^2 is x (2 - x): near rho = 1, where
     training leads, subtracting a rounded rho from 1 would lose every digit.
     """
     rho = (u * v).sum(dim=1)
-    gap = (u - v).square().sum(dim=1) * (u + v).square().sum(dim=1) / 4
+    x = (u - v).square().sum(dim=1) / 2
+    gap = (x * (2 - x)).clamp_min(0)
     constant = ~(u.any(dim=1) & v.any(dim=1))
     error = hp.target - _dependency(hp, rho, gap.masked_fill(constant, 1.0))
     return _reduce(hp, error.square())

@@ -1,6 +1,8 @@
-import losses
 import pytest
+import torch
 from oracles import ORACLES
+
+import losses
 
 IMPLEMENTATIONS = [
     (name, implementation)
@@ -13,3 +15,12 @@ IMPLEMENTATIONS = [
 def loss(request):
     """Every implementation of every loss, hyperparameters as published."""
     return losses.create(*request.param)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """On batches this small, waiting for a second thread costs far more than it brings."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -37,6 +37,12 @@ def value_and_gradients(loss: Callable[..., Tensor], *views: Tensor) -> tuple[Te
     return value.detach(), list(torch.autograd.grad(value, leaves))
 
 
+def relative_error(value: Tensor, expected: Tensor) -> float:
+    """Norm of the error over the norm of what is expected."""
+    error = torch.linalg.vector_norm(value.double() - expected.double())
+    return (error / torch.linalg.vector_norm(expected.double())).item()
+
+
 view_pairs = strategies.builds(
     random_views,
     batch=strategies.integers(2, 20),

@@ -19,9 +19,7 @@ def smi(
     n = len(views[0])
     rho = torch.corrcoef(torch.cat(views)).nan_to_num(0.0)
     index = range(len(views))
-    block = {
-        (u, v): rho[u * n : (u + 1) * n, v * n : (v + 1) * n] for u in index for v in index
-    }
+    block = {(u, v): rho[u * n : (u + 1) * n, v * n : (v + 1) * n] for u in index for v in index}
 
     def depend(r: Tensor) -> Tensor:
         if dependency == "correlation":

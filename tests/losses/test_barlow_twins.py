@@ -1,10 +1,11 @@
 import functools
 
-import losses
 import pytest
 import torch
 from embeddings import random_views, value_and_gradients
 from oracles import barlow_twins as official
+
+import losses
 
 DEFAULT_EPS = 1e-5
 

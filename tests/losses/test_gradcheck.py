@@ -2,10 +2,11 @@
 
 import itertools
 
-import losses
 import pytest
 import torch
 from embeddings import random_views
+
+import losses
 
 SMI_OPTIONS = list(
     itertools.product(

@@ -1,13 +1,17 @@
 """What each loss must not notice, in fp64."""
 
-import losses
 import pytest
 import torch
 from embeddings import repeatable, seeds, value_and_gradients, view_pairs
 from hypothesis import given
 
+import losses
+
 # NT-Xent is a difference of numbers of size 1 / T = 10, hence the absolute part.
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
+# Two features leave rows nothing but rho = +-1, where dI/drho = 1 / eps magnifies rounding by 1e6;
+# SMI's gradient is 0 there.
+GRADIENT_ATOL = 1e-6
 
 
 def every_implementation(*names):
@@ -45,7 +49,7 @@ def test_view_swap(loss, views):
 def test_view_swap_swaps_the_gradients(loss, views):
     gradients = value_and_gradients(loss, *views)[1]
     swapped = value_and_gradients(loss, *views[::-1])[1]
-    torch.testing.assert_close(swapped[::-1], gradients, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(swapped[::-1], gradients, rtol=1e-9, atol=GRADIENT_ATOL)
 
 
 @repeatable
@@ -100,7 +104,7 @@ def test_gradient_is_orthogonal_to_its_row(loss, views):
     for view, gradient in zip(views, value_and_gradients(loss, *views)[1], strict=True):
         radial = (view * gradient).sum(dim=1)
         size = view.norm(dim=1) * gradient.norm(dim=1)
-        assert (radial.abs() <= 1e-9 * size + 1e-9).all()
+        assert (radial.abs() <= 1e-9 * size + GRADIENT_ATOL).all()
 
 
 @every_implementation("smi")
@@ -108,7 +112,8 @@ def test_gradient_is_orthogonal_to_its_row(loss, views):
 @given(views=view_pairs)
 def test_gradient_of_a_row_sums_to_zero(loss, views):
     for gradient in value_and_gradients(loss, *views)[1]:
-        assert (gradient.sum(dim=1).abs() <= 1e-9 * gradient.abs().sum(dim=1) + 1e-9).all()
+        size = gradient.abs().sum(dim=1)
+        assert (gradient.sum(dim=1).abs() <= 1e-9 * size + GRADIENT_ATOL).all()
 
 
 @every_implementation("barlow_twins")

@@ -1,12 +1,13 @@
 import functools
 import math
 
-import losses
 import pytest
 import torch
 from embeddings import random_views, value_and_gradients
 from oracles import nt_xent as cross_entropy
 from pytorch_metric_learning.losses import NTXentLoss
+
+import losses
 
 TEMPERATURES = [0.05, 0.1, 0.5, 3.0]
 SHAPES = [(2, 2), (2, 33), (16, 5), (24, 64)]

@@ -2,11 +2,12 @@ import functools
 import itertools
 import math
 
-import losses
 import numpy as np
 import pytest
 import torch
 from embeddings import orthonormal_rows, random_views
+
+import losses
 
 
 @pytest.fixture(scope="module", params=losses.spec("smi").implementations)
@@ -101,7 +102,7 @@ def test_rho_known_by_construction(smi, rho):
 
 
 def test_target_reached_without_redundancy_leaves_nothing(smi):
-    """I(rho) = 1 nat at rho^2 = 1 + eps - e^-2; what is left is I(0) and I(s^2) off the diagonal."""
+    """I(rho) = 1 nat at rho^2 = 1 + eps - e^-2; all different samples are at I(0)."""
     e1, e2, e3 = orthonormal_rows()
     rho = math.sqrt(1 + 1e-6 - math.exp(-2))
     s = math.sqrt(1 - rho**2)

@@ -1,11 +1,12 @@
 import functools
 
-import losses
 import pytest
 import torch
 from embeddings import random_views, value_and_gradients
 from oracles import vicreg as official
 from pytorch_metric_learning.losses import VICRegLoss
+
+import losses
 
 SHAPES = [(2, 2), (2, 33), (64, 8), (16, 48), (5, 1)]
 

@@ -1,0 +1,83 @@
+"""``pytest --benchmark``: run the benchmarks, and only them, gated by a committed baseline.
+
+Benchmarks are the tests that use pytest-benchmark's fixture. Without the option they are
+deselected. ``benchmark_case`` measures a case through that fixture, so ``--benchmark-json``,
+``--benchmark-save`` and ``--benchmark-compare`` work as its users know them.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from bench.case import Case
+    from bench.gates import Baseline
+
+FOLDER = Path("tests", "benchmarks")
+BASELINE = FOLDER / "baseline.json"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the two options of our own."""
+    group = parser.getgroup("lossbench")
+    group.addoption("--benchmark", action="store_true", help="run the benchmarks and only them")
+    group.addoption(
+        "--benchmark-update-baseline",
+        action="store_true",
+        help=f"with --benchmark: rewrite {BASELINE} instead of comparing with it",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With no path given, run the benchmarks from whatever folder of the repository."""
+    given = config.args_source is pytest.Config.ArgsSource.ARGS
+    if config.getoption("--benchmark") and not given:
+        config.args = [str(config.rootpath / FOLDER)]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the benchmarks with ``--benchmark``, everything else without it."""
+    wanted = config.getoption("--benchmark")
+    deselected = [item for item in items if _is_benchmark(item) != wanted]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if _is_benchmark(item) == wanted]
+
+
+def _is_benchmark(item: pytest.Item) -> bool:
+    return "benchmark" in getattr(item, "fixturenames", ())
+
+
+@pytest.fixture(scope="session")
+def baseline(pytestconfig: pytest.Config) -> "Iterator[Baseline]":
+    """The committed baseline; rewritten at the end of the session if that was asked for."""
+    from bench.gates import Baseline
+
+    committed = Baseline(pytestconfig.rootpath / BASELINE)
+    yield committed
+    if pytestconfig.getoption("--benchmark-update-baseline"):
+        committed.write()
+
+
+@pytest.fixture
+def benchmark_case(
+    benchmark: Any, baseline: "Baseline", pytestconfig: pytest.Config
+) -> "Callable[[Case], None]":
+    """A function that benchmarks a case, notes its counts in ``extra_info``, and gates it."""
+
+    def run(case: "Case") -> None:
+        from bench.benchmarking import benchmark_and_describe
+
+        record = benchmark_and_describe(benchmark, case)
+        benchmark.extra_info.update(record)
+        if pytestconfig.getoption("--benchmark-update-baseline"):
+            baseline.update(case.label, record)
+            return
+        problems = baseline.check(case.label, record)
+        if problems:
+            hint = "if this is meant, run pytest --benchmark --benchmark-update-baseline"
+            pytest.fail("\n".join([f"{case.label}:", *problems, hint]), pytrace=False)
+
+    return run

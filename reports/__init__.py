@@ -1,0 +1,1 @@
+"""Records to tables, figures and pages. Reads run files; measures nothing."""

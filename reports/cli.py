@@ -1,0 +1,78 @@
+"""``lossreport``: reads records. Nothing imports this module."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.console import FAILED, OK, run_app, say
+
+app = typer.Typer(
+    help="Tables and pages from run files.",
+    epilog="Exit status: 0 done, 1 a page is stale, 2 bad usage. Add --debug for a traceback.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run files.")]
+
+
+@app.callback()
+def lossreport() -> None:
+    """Make a group of the commands, however few there are."""
+
+
+@app.command()
+def table(
+    name: Annotated[str, typer.Argument(metavar="TABLE", help="Which table: efficiency.")],
+    runs: Runs,
+    form: Annotated[
+        str, typer.Option("--format", help="terminal, markdown, csv or latex.")
+    ] = "terminal",
+    out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
+) -> int:
+    """Print a table of one or more runs."""
+    from reports.page import make_table
+
+    text = make_table(name, runs, form)
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text)
+        say(f"wrote {out}")
+    return OK
+
+
+@app.command()
+def page(
+    pages: Annotated[list[Path], typer.Argument(metavar="PAGE...", help="Markdown files.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; fail if a page is stale.")
+    ] = False,
+) -> int:
+    """Fill the generated blocks of a page from their committed runs."""
+    from reports.page import refresh
+
+    status = OK
+    for path in pages:
+        old = path.read_text()
+        new = refresh(old, path.parent)
+        if new == old:
+            continue
+        if check:
+            say(f"{path} is stale; run lossreport page {path}")
+            status = FAILED
+        else:
+            path.write_text(new)
+            say(f"wrote {path}")
+    return status
+
+
+def main() -> None:
+    """Entry point of ``lossreport``."""
+    run_app(app, "lossreport")
+
+
+if __name__ == "__main__":
+    main()

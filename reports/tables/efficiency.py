@@ -1,0 +1,204 @@
+"""The efficiency table: as published, like for like, and measured on this machine.
+
+The published table (arXiv:2606.08332, Table 2) counts multiply-adds of the forward pass. Three of
+its rows are one gathered batch of 2048; the row of SMI, which prints no batch, is eight local
+batches of 256. That reading reproduces all four figures to the last digit.
+"""
+
+from collections.abc import Sequence
+from decimal import ROUND_DOWN, Decimal
+
+import pandas as pd
+
+from reports import published
+from reports.section import Column, Section
+
+BATCH, DIM, WORLD = 2048, 8192, 8
+GATHERED, LOCAL = f"{BATCH} gathered", f"{WORLD} x {BATCH // WORLD} local"
+LAYOUTS = {"gather": GATHERED, "local": LOCAL}
+LOSS = Column("loss", left=True)
+YES_NO = Column("", lambda value: "yes" if value else "no", left=True)
+
+
+def build(records: pd.DataFrame) -> Sequence[Section]:
+    """Sections of the efficiency table.
+
+    Args:
+        records: records of the efficiency suite, possibly of several machines.
+
+    Raises:
+        ValueError: no record has the published shape.
+    """
+    at_world = (records["world"] == WORLD) & (records["batch"] * WORLD == BATCH)
+    chosen = records[at_world & (records["dim"] == DIM) & records["gmacs"].notna()].copy()
+    if chosen.empty:
+        raise ValueError("no record of the efficiency suite; run lossbench run --suite efficiency")
+    chosen["forward_gmacs"] = chosen["forward_macs_cost_model"] * chosen["evaluations"] / 1e9
+    counts = chosen[(chosen["implementation"] == "reference") & (chosen["variant"] == "")]
+    counts = counts.drop_duplicates(["loss", "distribution"]).set_index(["loss", "distribution"])
+    groups = chosen.groupby(["machine", "pass", "dtype", "inputs"], sort=False)
+    measured = [_measured(rows, *group) for group, rows in groups]
+    return [_published(counts), _like_for_like(counts), _needs(counts), *measured]
+
+
+def _published(counts: pd.DataFrame) -> Section:
+    """The published figures beside ours, each at the layout that the paper counted."""
+    printed = published.read("efficiency_smi_table2").set_index("loss")
+    rows = []
+    for loss, row in printed.iterrows():
+        distribution = "gather" if row["gather_layer"] == "yes" else "local"
+        gmacs = counts["forward_gmacs"].get((loss, distribution))
+        digits = Decimal(row["gflops"])
+        cut = None if gmacs is None else Decimal(str(gmacs)).quantize(digits, ROUND_DOWN)
+        rows.append(
+            {
+                "loss": _title(counts, loss),
+                "layout": LAYOUTS[distribution],
+                "published": row["gflops"],
+                "gmacs": gmacs,
+                "cut": cut,
+                "difference": None if cut is None else cut - digits,
+            }
+        )
+    columns = {
+        "loss": LOSS,
+        "layout": Column("what was counted", left=True),
+        "published": Column("published"),
+        "gmacs": Column("ours, GMACs", "{:.9f}".format),
+        "cut": Column("cut"),
+        "difference": Column("difference"),
+    }
+    notes = [
+        "The paper's GFLOPs are multiply-adds (GMACs) of the forward pass, cut to two decimals. "
+        f"Three rows count one batch of {BATCH} gathered from {WORLD} devices; SMI's row counts "
+        f"{WORLD} local batches of {BATCH // WORLD}.",
+    ]
+    title = "As published: arXiv:2606.08332, Table 2, and our count"
+    return Section(title, pd.DataFrame(rows), columns, notes)
+
+
+def _like_for_like(counts: pd.DataFrame) -> Section:
+    """Every loss at both layouts, with the ratio to SMI in the same layout."""
+    table = counts["forward_gmacs"].unstack("distribution").reindex(columns=list(LAYOUTS))
+    rows = pd.DataFrame({"loss": [_title(counts, loss) for loss in table.index]})
+    columns = {"loss": LOSS}
+    for distribution, layout in LAYOUTS.items():
+        gmacs = table[distribution]
+        values = {"gmacs": gmacs, "gflops": 2 * gmacs, "to_smi": gmacs / gmacs.get("smi")}
+        headers = {"gmacs": f"{layout}: GMACs", "gflops": "GFLOPs", "to_smi": "to SMI"}
+        for name, value in values.items():
+            rows[f"{distribution}_{name}"] = value.to_numpy()
+            show = _ratio if name == "to_smi" else "{:.3f}".format
+            columns[f"{distribution}_{name}"] = Column(headers[name], show)
+    notes = [
+        f"Forward pass, D = {DIM}, as each paper writes its loss (implementation reference); "
+        "1 MAC = 2 FLOPs; all devices together. A training step costs three times as much."
+    ]
+    return Section("Like for like: every loss at both layouts", rows, columns, notes)
+
+
+def _needs(counts: pd.DataFrame) -> Section:
+    """What each loss asks of its surroundings, as published and as its official code does it."""
+    printed = published.read("efficiency_smi_table2").set_index("loss")
+    rows = []
+    for loss in counts.index.unique("loss"):
+        of_loss = counts.loc[loss]
+        facts = of_loss.iloc[0]
+        entries = of_loss["off_diagonal_entries"].reindex(list(LAYOUTS))
+        rows.append(
+            {
+                "loss": _title(counts, loss),
+                "off_diagonal_gather": entries["gather"],
+                "off_diagonal_local": entries["local"],
+                "gather_layer_published": printed["gather_layer"].get(loss),
+                "gather_layer": facts["gather_layer"],
+                "global_batch_norm_published": printed["global_batch_norm"].get(loss),
+                "global_batch_norm": facts["global_batch_norm"],
+            }
+        )
+    columns = {
+        "loss": LOSS,
+        "off_diagonal_gather": Column(f"entries, {GATHERED}", "{:,.0f}".format),
+        "off_diagonal_local": Column(LOCAL, "{:,.0f}".format),
+        "gather_layer_published": Column("GL, paper", left=True),
+        "gather_layer": Column("code", YES_NO.format, left=True),
+        "global_batch_norm_published": Column("GBN, paper", left=True),
+        "global_batch_norm": Column("code", YES_NO.format, left=True),
+    }
+    notes = [
+        "Off-diagonal entries of all devices. GL: gather layer; GBN: global batch norm; paper: as "
+        "arXiv:2606.08332 prints it; code: the official code of the loss itself (that of Barlow "
+        "Twins sums its D x D matrix over devices instead of gathering)."
+    ]
+    gathered = counts["communicated_bytes"].where(counts["pass"] == "step").max()
+    if gathered > 0:
+        notes.append(f"Gathering costs each device {gathered / 1e6:.0f} MB a training step.")
+    return Section("What each loss needs", pd.DataFrame(rows), columns, notes)
+
+
+def _measured(rows: pd.DataFrame, machine: str, pass_: str, dtype: str, inputs: str) -> Section:
+    """Time and memory of one evaluation on one machine, with ratios to SMI in the same layout."""
+    rows = rows.sort_values(["distribution", "loss", "implementation"], ascending=[False, True, True])
+    to_smi = rows.groupby("distribution", group_keys=False)[rows.columns].apply(_ratios_to_smi)
+    frame = pd.DataFrame(
+        {
+            "layout": rows["distribution"].map({"gather": BATCH, "local": BATCH // WORLD}),
+            "loss": [_label(row) for _, row in rows.iterrows()],
+            "median_ms": rows["median_ms"],
+            "p20_ms": rows["p20_ms"],
+            "p80_ms": rows["p80_ms"],
+            "peak_mb": rows["peak_bytes"] / 1e6,
+            "saved_mb": rows["saved_bytes"] / 1e6,
+            "time_to_smi": to_smi["median_ms"],
+            "peak_to_smi": to_smi["peak_bytes"],
+            "status": rows["status"],
+        }
+    )
+    columns = {
+        "layout": Column("batch"),
+        "loss": LOSS,
+        "median_ms": Column("ms", _milliseconds),
+        "p20_ms": Column("p20", _milliseconds),
+        "p80_ms": Column("p80", _milliseconds),
+        "time_to_smi": Column("to SMI", _ratio),
+        "peak_mb": Column("peak MB", "{:,.0f}".format),
+        "peak_to_smi": Column("to SMI", _ratio),
+        "saved_mb": Column("saved MB", "{:,.0f}".format),
+    }
+    if (rows["status"] != "ok").any():
+        columns["status"] = Column("status", left=True)
+    return Section(
+        f"Measured: {pass_}, D = {DIM}, {dtype}, {inputs} inputs",
+        frame.assign(machine=machine),
+        columns,
+        [
+            f"{machine}. One device's work: its local batch of {BATCH // WORLD}, or the gathered "
+            f"{BATCH} without the gather itself. Ratios compare equal batches; MB = 10^6 bytes."
+        ],
+    )
+
+
+def _ratios_to_smi(rows: pd.DataFrame) -> pd.DataFrame:
+    """Time and peak memory over those of SMI's reference among ``rows``."""
+    smi = rows[(rows["loss"] == "smi") & (rows["implementation"] == "reference")]
+    values = rows[["median_ms", "peak_bytes"]]
+    return values / (smi.iloc[0][values.columns] if len(smi) else float("nan"))
+
+
+def _title(counts: pd.DataFrame, loss: object) -> str:
+    return str(counts.loc[loss].iloc[0]["title"]) if loss in counts.index else str(loss)
+
+
+def _label(row: pd.Series) -> str:
+    """Title, with what differs from the published hyperparameters and the reference."""
+    extras = [row["variant"]] if row["variant"] else []
+    extras += [row["implementation"]] if row["implementation"] != "reference" else []
+    return " ".join([row["title"], *extras])
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}x"
