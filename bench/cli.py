@@ -63,7 +63,7 @@ def run(
     writer, aside = open_run(out, cases[0].device, restart)
     if aside:
         say(f"{out} came from other code or another environment: kept as {aside}")
-    with Report(cases) as report:
+    with writer, Report(cases) as report:
         outcome = sweep(cases, writer, limits, report)
     _print(outcome.records, as_json, display.measurements)
     total = len(outcome.records) + outcome.left

@@ -27,7 +27,6 @@ def run_app(app: typer.Typer, name: str) -> None:
     try:
         status = app(arguments, prog_name=name, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        say(f"{name}: interrupted; run the same command again to resume")
         status = INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -37,6 +36,8 @@ def run_app(app: typer.Typer, name: str) -> None:
             raise
         message, status = _explain(error)
         say(f"{name}: error: {' '.join(message.split())}")
+    if status == INTERRUPTED:  # Typer returns it itself, older ones raise Abort
+        say(f"{name}: interrupted; run the same command again to resume")
     sys.exit(status)
 
 
@@ -57,10 +58,10 @@ def parse_seconds(text: str) -> float:
     """Seconds of a duration such as ``90``, ``90s``, ``3m`` or ``1h30m``.
 
     Raises:
-        ValueError: not a duration.
+        ValueError: not a duration above zero.
     """
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
-    if not text.strip() or match is None:
+    if match is None or not any(float(part or 0) for part in match.groups()):
         raise ValueError(f"a duration is written 90s, 3m or 1h30m, got {text!r}")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return 3600 * hours + 60 * minutes + seconds

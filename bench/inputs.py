@@ -31,8 +31,11 @@ def make_views(case: Case) -> tuple[Tensor, Tensor]:
 
     Raises:
         ValueError: an unknown source, or a file that does not hold these views.
+        NotImplementedError: a CUDA case where there is no CUDA device.
     """
     check_source(case.inputs)
+    if case.device == "cuda" and not torch.cuda.is_available():
+        raise NotImplementedError("there is no CUDA device here")
     if case.inputs == "random":
         generator = torch.Generator().manual_seed(SEED)
         shape = (case.loss_batch, case.dim)
@@ -76,25 +79,27 @@ def _digits(batch: int, dim: int) -> tuple[Tensor, Tensor]:
 
     generator = torch.Generator().manual_seed(SEED)
     images = torch.from_numpy(load_digits().images).float() / 16
+    mean = images.mean(dim=0)
     images = images[torch.arange(batch) % len(images)]
     hidden = torch.randn(64, 512, generator=generator) / 8
     output = torch.randn(512, dim, generator=generator) / 512**0.5
 
     def project(view: Tensor) -> Tensor:
-        return torch.relu(view.flatten(1) @ hidden) @ output
+        return torch.tanh((view - mean).flatten(1) @ hidden) @ output
 
     return project(_augment(images, generator)), project(_augment(images, generator))
 
 
 def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to one pixel, change its contrast, add noise."""
+    """Shift some images by a pixel, change every contrast, add noise."""
     batch, height, width = images.shape
     padded = torch.nn.functional.pad(images, (1, 1, 1, 1))
-    top, left = torch.randint(0, 3, (2, batch, 1), generator=generator)
+    moved = torch.rand(2, batch, 1, generator=generator) < 0.3
+    top, left = 1 + moved * torch.randint(-1, 2, (2, batch, 1), generator=generator)
     rows = top + torch.arange(height)
     columns = left + torch.arange(width)
     shifted = padded[torch.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    contrast = 0.6 + 0.8 * torch.rand(batch, 1, 1, generator=generator)
+    contrast = 0.8 + 0.4 * torch.rand(batch, 1, 1, generator=generator)
     return shifted * contrast + 0.1 * torch.randn(images.shape, generator=generator)
 
 

@@ -62,18 +62,14 @@ def read(path: Path) -> Run:
         raise RunFileError(f"{path} cannot be read: {error.strerror}") from error
     whole, newline, rest = content.rpartition(b"\n")
     if rest:
-        warnings.warn(
-            f"{path}: dropped a half-written last line", RunFileWarning, stacklevel=2
-        )
+        warnings.warn(f"{path}: dropped a half-written last line", RunFileWarning, stacklevel=2)
     lines = whole.split(b"\n") if newline else []
     if not lines:
         raise RunFileError(f"{path} is empty: it has no header; delete it and run again")
     header = _parse(path, 1, lines[0], _HEADER_FIELDS)
     if header["schema"] != SCHEMA:
         raise RunFileError(f"{path}:1: schema {header['schema']} is not the {SCHEMA} known here")
-    records = [
-        _parse_record(path, number, line) for number, line in enumerate(lines[1:], start=2)
-    ]
+    records = [_parse_record(path, number, line) for number, line in enumerate(lines[1:], start=2)]
     return Run(path, header, records, complete_bytes=len(whole) + len(newline))
 
 
@@ -99,7 +95,7 @@ def _parse(path: Path, number: int, line: bytes, fields: dict[str, type]) -> dic
 
 
 class Writer:
-    """Appends records to a run file, alone: a second writer is turned away.
+    """Appends records to a run file, alone: a second writer is turned away. Use it in ``with``.
 
     Args:
         path: the run file; it is created with ``header``, or continued if it is there.
@@ -159,8 +155,10 @@ class Writer:
                 f"{len(getattr(self, 'records', []))} record(s): make room and run again to resume"
             ) from error
 
-    def close(self) -> None:
-        """Release the file."""
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 
@@ -177,11 +175,15 @@ def _open_locked(path: Path) -> IO[bytes]:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: what could not be written must not be tried again on close.
         file = path.open("ab", buffering=0)
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise RunFileError(f"{path} is being written by another run; choose another --out") from error
     except OSError as error:
         raise RunFileError(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise RunFileError(
+            f"{path} is being written by another run; choose another --out"
+        ) from error
     return file
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from bench.case import Case
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
-_UNSUPPORTED = ("not implemented for", "no CUDA")
+_UNSUPPORTED = ("not implemented for",)
 SHARE_OF_MEMORY = 0.9
 
 
@@ -59,8 +59,16 @@ class Worker:
         """End the child process."""
         if self._process is not None:
             self._process.kill()
-            self._process.join()
-            self._process = None
+            self._end()
+
+    def _end(self) -> tuple[int, str]:
+        """Clear up after the child; return its exit code and what it printed."""
+        process, self._process = self._process, None
+        process.join()
+        self._connection.close()
+        printed = Path(self._log.name).read_text(errors="replace")
+        self._log.close()
+        return process.exitcode, printed
 
     def _start(self) -> None:
         if self._process is not None:
@@ -81,13 +89,11 @@ class Worker:
             yield self._connection.recv()
 
     def _post_mortem(self) -> dict[str, Any]:
-        self._process.join()
-        code = self._process.exitcode
-        self._process = None
+        code, printed = self._end()
         if code == -signal.SIGKILL:
             return {"status": "oom", "reason": "killed by the system, most likely for its memory"}
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        last = Path(self._log.name).read_text(errors="replace").strip().splitlines()[-1:]
+        last = printed.strip().splitlines()[-1:]
         return {"status": "error", "reason": ": ".join([f"process ended with {name}", *last])}
 
 

@@ -7,6 +7,8 @@ N^2 D or N D^2. One MAC is one multiply-add, that is two FLOPs; the published ta
 
 from dataclasses import dataclass
 
+from losses.naming import pick
+
 PASSES = ("forward", "forward_grad", "step")
 """``forward``: no gradient; ``forward_grad``: graph kept; ``step``: fresh forward and backward."""
 
@@ -28,6 +30,7 @@ class Cost:
 
     def macs(self, pass_: str) -> int:
         """Multiply-adds of one of ``PASSES``."""
+        pick("pass", pass_, PASSES)
         return self.forward_macs + (self.backward_macs if pass_ == "step" else 0)
 
     def flops(self, pass_: str) -> int:
@@ -53,5 +56,6 @@ def all_gather_bytes(
     Returns:
         ``(W - 1) N D V b``, doubled for ``step``.
     """
+    pick("pass", pass_, PASSES)
     received = (world - 1) * batch * dim * views * element_bytes
     return received * (2 if pass_ == "step" else 1)

@@ -24,15 +24,3 @@ def unit_rows(z: Tensor, zero_at: Tensor | float = 0.0) -> Tensor:
     norm = torch.linalg.vector_norm(z, dim=1, keepdim=True)
     zero = norm <= zero_at
     return (z / norm.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
-
-
-def require_positive(name: str, value: float) -> None:
-    """Raise a ``ValueError`` that names a hyperparameter unless it is finite and above zero."""
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be a finite number above 0, got {value}")
-
-
-def require_weight(name: str, value: float) -> None:
-    """Raise a ``ValueError`` that names a weight unless it is finite and not negative."""
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a finite number, 0 or more, got {value}")

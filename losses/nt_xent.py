@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from losses.costs import Cost
-from losses.matrix import require_positive, unit_rows
+from losses.matrix import unit_rows
 from losses.registry import cost_model, implementation, register
+from losses.require import require_positive
 
 
 @register(
@@ -43,12 +45,12 @@ def reference(hp: NTXent, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
     ab = a @ b.T / hp.temperature
     aa = _without_self(a @ a.T / hp.temperature)
     bb = _without_self(b @ b.T / hp.temperature)
-    # logsumexp subtracts the row maximum, so small temperatures do not overflow
-    partition_a = torch.logsumexp(torch.cat([ab, aa], dim=1), dim=1)
-    partition_b = torch.logsumexp(torch.cat([ab.T, bb], dim=1), dim=1)
+    positive = torch.arange(len(ab), device=ab.device)
+    # Cross-entropy subtracts the row maximum: small temperatures do not overflow, and a loss near
+    # zero keeps its digits, which two separate means of size 1 / temperature would lose.
     return {
-        "alignment": -ab.diagonal().mean(),
-        "uniformity": (partition_a.mean() + partition_b.mean()) / 2,
+        "anchors_a": functional.cross_entropy(torch.cat([ab, aa], dim=1), positive) / 2,
+        "anchors_b": functional.cross_entropy(torch.cat([ab.T, bb], dim=1), positive) / 2,
     }
 
 

@@ -54,7 +54,9 @@ class LossSpec:
 
     def cost(self, implementation: str, batch: int, dim: int, views: int = 2) -> Cost:
         """Exact counts of one evaluation of ``implementation`` on ``views`` views of N x D."""
-        pick("implementation", implementation, self.implementations)
+        pick(f"implementation of {self.name}", implementation, self.implementations)
+        if views != 2 and not (self.many_views and views > 2):
+            raise ValueError(f"{self.name} is not defined for {views} views")
         return self.cost_models[implementation](batch, dim, views)
 
     def configure(self, **hyperparameters: Any) -> Any:
@@ -99,6 +101,8 @@ def cost_model(loss: str, name: str) -> Callable[[Function], Function]:
 
 def _enter(table: dict[str, Any], name: str) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
+        if name in table:
+            raise ValueError(f"{name!r} is registered already")
         table[name] = function
         return function
 

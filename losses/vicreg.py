@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from losses.costs import Cost
-from losses.matrix import off_diagonal, require_positive, require_weight
+from losses.matrix import off_diagonal
 from losses.registry import cost_model, implementation, register
+from losses.require import require_positive, require_weight
 
 
 @register(

@@ -138,7 +138,9 @@ def _needs(counts: pd.DataFrame) -> Section:
 
 def _measured(rows: pd.DataFrame, machine: str, pass_: str, dtype: str, inputs: str) -> Section:
     """Time and memory of one evaluation on one machine, with ratios to SMI in the same layout."""
-    rows = rows.sort_values(["distribution", "loss", "implementation"], ascending=[False, True, True])
+    rows = rows.sort_values(
+        ["distribution", "loss", "implementation"], ascending=[False, True, True]
+    )
     to_smi = rows.groupby("distribution", group_keys=False)[rows.columns].apply(_ratios_to_smi)
     frame = pd.DataFrame(
         {

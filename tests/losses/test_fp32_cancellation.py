@@ -45,6 +45,15 @@ def test_smi_of_aligned_views(implementation, sign, gap):
 
 
 @pytest.mark.parametrize("implementation", SMI)
+@pytest.mark.parametrize("mean", [1e2, 1e3, 1e5])
+def test_smi_of_rows_far_from_the_origin(implementation, mean):
+    """A mean of up to 1e5 deviations is rounded, yet such a row is not constant."""
+    views = [(mean + view).float() for view in random_views(8, 300, noise=1.0)]
+    value = losses.create("smi", implementation)(*views)
+    assert relative_error(value, smi(*[view.double() for view in views])) < 1e-4
+
+
+@pytest.mark.parametrize("implementation", SMI)
 @pytest.mark.parametrize("dim", [1024, 16384, 131072])
 def test_smi_of_nearly_uncorrelated_rows(implementation, dim):
     """rho near 1 / sqrt(D): I is near rho^2 / 2, which 1 - rho^2 rounds away in fp32."""
