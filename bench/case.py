@@ -9,7 +9,7 @@ import losses
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda")
 DISTRIBUTIONS = ("local", "gather")
-"""``local``: each device computes the loss of its own batch; ``gather``: of all devices' batches."""
+"""Each device computes the loss of its own batch, or of the batches gathered from all devices."""
 
 
 @dataclass(frozen=True)

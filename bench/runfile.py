@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -80,7 +81,7 @@ def _parse_record(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return record
 
 
-def _parse(path: Path, number: int, line: bytes, fields: dict[str, type]) -> dict[str, Any]:
+def _parse(path: Path, number: int, line: bytes, fields: Mapping[str, type]) -> dict[str, Any]:
     try:
         content = json.loads(line)
     except ValueError as error:

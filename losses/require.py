@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 
 def require_number(name: str, value: object) -> None:
@@ -19,7 +20,7 @@ def require_weight(name: str, value: object) -> None:
     _require(name, value, "a finite number, 0 or more", lambda number: number >= 0)
 
 
-def _require(name: str, value: object, what: str, holds: Callable[[float], bool]) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and holds(value)):
+def _require(name: str, value: Any, what: str, holds: Callable[[float], bool]) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value) and holds(value)):
         raise ValueError(f"{name} must be {what}, got {value!r}")

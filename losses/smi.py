@@ -9,9 +9,11 @@
 With more than two views, ``on`` averages over the pairs and ``off`` over all V (V + 1) / 2 blocks.
 ``reduction="sum"`` adds up instead of averaging, the Barlow Twins habit. ``dependency`` replaces I
 by rho^2 or rho: the ablation that shows what the logarithm does. A constant row has no correlation:
-its rho is 0, and so is its gradient. In fp32, 1 - rho^2 of two different samples is known to about
-1e-7, against eps = 1e-6: near-duplicate samples are resolved to a few per cent. There is no gather and no global batch norm: each device uses
+its rho is 0, and so is its gradient. There is no gather and no global batch norm: each device uses
 its own samples.
+
+In fp32, 1 - rho^2 of two different samples is known to about 1e-7, against eps = 1e-6: the
+dependency of near-duplicates is resolved to a few per cent.
 """
 
 import itertools

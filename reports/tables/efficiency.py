@@ -138,10 +138,8 @@ def _needs(counts: pd.DataFrame) -> Section:
 
 def _measured(rows: pd.DataFrame, machine: str, pass_: str, dtype: str, inputs: str) -> Section:
     """Time and memory of one evaluation on one machine, with ratios to SMI in the same layout."""
-    rows = rows.sort_values(
-        ["distribution", "loss", "implementation"], ascending=[False, True, True]
-    )
-    to_smi = rows.groupby("distribution", group_keys=False)[rows.columns].apply(_ratios_to_smi)
+    rows = rows.sort_values(["loss_batch", "loss", "implementation"])
+    to_smi = pd.concat([_ratios_to_smi(equal) for _, equal in rows.groupby("distribution")])
     frame = pd.DataFrame(
         {
             "layout": rows["distribution"].map({"gather": BATCH, "local": BATCH // WORLD}),
@@ -188,7 +186,8 @@ def _ratios_to_smi(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _title(counts: pd.DataFrame, loss: object) -> str:
-    return str(counts.loc[loss].iloc[0]["title"]) if loss in counts.index else str(loss)
+    titles = counts["title"].groupby("loss").first()
+    return str(titles.get(loss, loss))
 
 
 def _label(row: pd.Series) -> str:
