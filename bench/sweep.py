@@ -14,7 +14,7 @@ from bench.inputs import identity
 from bench.runfile import SCHEMA, StaleRunError, Writer, set_aside
 from bench.worker import Worker
 
-CALLS_PER_CASE = 5
+CALLS_PER_CASE = 4
 """Calls that a slow case makes: warm-up with memory, samples, fp64 check. Estimates what fits."""
 
 
