@@ -52,7 +52,7 @@ def run(
     as_json: AsJson = False,
 ) -> int:
     """Count and measure; every case becomes a record in the run file, most important first."""
-    from bench import display
+    from bench import display, environment
     from bench.progress import Report
     from bench.sweep import Limits, open_run, sweep
 
@@ -60,6 +60,8 @@ def run(
         budget_s=parse_seconds(budget) if budget else float("inf"),
         timeout_s=parse_seconds(timeout),
     )
+    for name in environment.shadowed_distributions():
+        say(f"warning: lossbench's package {name} hides the installed distribution {name}")
     writer, aside = open_run(out, cases[0].device, restart)
     if aside:
         say(f"{out} came from other code or another environment: kept as {aside}")

@@ -41,6 +41,11 @@ def describe(device: str, threads: int) -> dict[str, Any]:
     }
 
 
+def shadowed_distributions() -> list[str]:
+    """Installed distributions that cannot be imported because ours have their names."""
+    return [name for name in ("losses", "kernels", "bench", "reports") if _version(name)]
+
+
 def source_state() -> dict[str, Any]:
     """The code that measures: hash of its source, git commit, and whether that commit was edited.
 

@@ -8,7 +8,6 @@ import errno
 import fcntl
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,11 +61,9 @@ def read(path: Path) -> Run:
     except OSError as error:
         raise RunFileError(f"{path} cannot be read: {error.strerror}") from error
     whole, newline, rest = content.rpartition(b"\n")
-    if rest:
-        warnings.warn(f"{path}: dropped a half-written last line", RunFileWarning, stacklevel=2)
     lines = whole.split(b"\n") if newline else []
     if not lines:
-        raise RunFileError(f"{path} is empty: it has no header; delete it and run again")
+        raise RunFileError(f"{path} has no header: it is empty or not a run file")
     header = _parse(path, 1, lines[0], _HEADER_FIELDS)
     if header["schema"] != SCHEMA:
         raise RunFileError(f"{path}:1: schema {header['schema']} is not the {SCHEMA} known here")
@@ -118,7 +115,7 @@ class Writer:
             raise
 
     def _resume(self, header: dict[str, Any]) -> list[dict[str, Any]]:
-        if b"\n" not in self.path.read_bytes():  # new, or killed while the header was written
+        if _is_unfinished_header(self.path.read_bytes()):  # new, or killed in its first line
             self._file.truncate(0)
             self._append(header)
             return []
@@ -186,6 +183,12 @@ def _open_locked(path: Path) -> IO[bytes]:
             f"{path} is being written by another run; choose another --out"
         ) from error
     return file
+
+
+def _is_unfinished_header(content: bytes) -> bool:
+    """Whether nothing would be lost by starting anew: never true of a file of another kind."""
+    start = b'{"schema": '
+    return b"\n" not in content and content[: len(start)] == start[: len(content)]
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -1,7 +1,9 @@
 """Wall time of a pass: raw samples of fresh calls, never a replay of an old graph."""
 
+import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -51,11 +53,23 @@ def sample_ms(call: Call, device: str) -> tuple[list[float], Any]:
     timer = make_timer(device)
     samples: list[float] = []
     result = None
-    while not _enough(samples):
-        result = None  # freeing the last graph is not part of the pass
-        elapsed, result = timer(call)
-        samples.append(elapsed)
+    with _no_garbage_collection():
+        while not _enough(samples):
+            result = None  # freeing the last graph is not part of the pass
+            elapsed, result = timer(call)
+            samples.append(elapsed)
     return samples, result
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Python's collector would run at random inside a sample."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def make_timer(device: str) -> Callable[[Call], tuple[float, Any]]:

@@ -73,10 +73,7 @@ def test_another_device_adds_its_peak_and_keeps_the_first(baseline):
 
 
 REGRESSIONS = {
-    "macs_flop_counter is": (
-        "ab = a @ b.T",
-        "ab = a @ (b @ b.T @ b / (b @ b.T).diagonal().mean()).T",
-    ),
+    "macs_flop_counter is": ("ab = a @ b.T", "ab = (a @ b.T + a @ b.T) / 2"),
     "saved_bytes is": ("ab = a @ b.T /", "ab = (a * 1.0) @ b.T /"),
     "peak_bytes is": ("ab = a @ b.T /", "waste = torch.empty(1024, 1024)\n    ab = a @ b.T /"),
 }

@@ -78,6 +78,15 @@ def test_half_written_header_starts_anew(path):
     assert keys(path) == []
 
 
+@pytest.mark.parametrize("content", ["a line of somebody's notes", "first\nsecond\n"])
+def test_a_file_of_another_kind_is_left_alone(tmp_path, content):
+    path = tmp_path / "notes.txt"
+    path.write_text(content)
+    with pytest.raises(RunFileError, match=r"notes\.txt"):
+        Writer(path, HEADER)
+    assert path.read_text() == content
+
+
 @pytest.mark.parametrize(
     ("line", "text", "message"),
     [
@@ -108,7 +117,7 @@ def test_missing_and_empty_files(tmp_path):
     with pytest.raises(RunFileError, match="cannot be read: No such file"):
         read(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(RunFileError, match="is empty"):
+    with pytest.raises(RunFileError, match="has no header"):
         read(tmp_path / "empty.jsonl")
 
 

@@ -1,0 +1,48 @@
+"""The environment header says what a number depends on, and warns of what is hidden."""
+
+import platform
+from importlib import metadata
+
+import torch
+
+from bench import environment
+
+
+def test_environment_names_hardware_and_software():
+    facts = environment.describe("cpu", threads=3)
+    assert facts["torch"] == torch.__version__
+    assert facts["numpy"] == metadata.version("numpy")
+    assert facts["python"] == platform.python_version()
+    assert facts["threads"] == 3
+    assert facts["memory_bytes"] > 2**28
+    assert facts["gpu"] is None
+    assert facts["cpu"]
+
+
+def test_environment_is_the_same_twice():
+    first, second = (environment.describe("cpu", 2) for _ in range(2))
+    assert environment.content_hash(first) == environment.content_hash(second)
+    assert environment.content_hash(first) != environment.content_hash(first | {"threads": 1})
+
+
+def test_code_hash_follows_the_source(tmp_path, monkeypatch):
+    for package in environment.CODE:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "code.py").write_text("a = 1")
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    before = environment.code_hash()
+    assert environment.code_hash() == before
+    (tmp_path / "losses" / "code.py").write_text("a = 2")
+    assert environment.code_hash() != before
+    assert environment.source_state()["git_commit"] is None  # not a checkout
+
+
+def test_a_distribution_that_ours_hides_is_named(monkeypatch):
+    assert environment.shadowed_distributions() == []
+    known = metadata.version
+
+    def version(name: str) -> str:
+        return "0.5" if name == "kernels" else known(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert environment.shadowed_distributions() == ["kernels"]
