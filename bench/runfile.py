@@ -67,6 +67,8 @@ def read(path: Path) -> Run:
     header = _parse(path, 1, lines[0], _HEADER_FIELDS)
     if header["schema"] != SCHEMA:
         raise RunFileError(f"{path}:1: schema {header['schema']} is not the {SCHEMA} known here")
+    if rest:
+        warnings.warn(f"{path}: dropped a half-written last line", RunFileWarning, stacklevel=2)
     records = [_parse_record(path, number, line) for number, line in enumerate(lines[1:], start=2)]
     return Run(path, header, records, complete_bytes=len(whole) + len(newline))
 
