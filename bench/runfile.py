@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -18,7 +18,7 @@ MAX_SAMPLES = 50
 MIN_SAMPLES = 3
 TARGET_S = 2.0
 """Sampling stops here once there are ``MIN_SAMPLES`` ..."""
-LIMIT_S = 10.0
+LIMIT_S = 7.0
 """... and here in any case once there are two."""
 
 
