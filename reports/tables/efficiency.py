@@ -167,13 +167,15 @@ def _measured(rows: pd.DataFrame, machine: str, pass_: str, dtype: str, inputs: 
     }
     if (rows["status"] != "ok").any():
         columns["status"] = Column("status", left=True)
+    samples = rows["samples_ms"].dropna().map(len)
     return Section(
         f"Measured: {pass_}, D = {DIM}, {dtype}, {inputs} inputs",
         frame.assign(machine=machine),
         columns,
         [
             f"{machine}. One device's work: its local batch of {BATCH // WORLD}, or the gathered "
-            f"{BATCH} without the gather itself. Ratios compare equal batches; MB = 10^6 bytes."
+            f"{BATCH} without the gather itself. Medians of {samples.min():.0f} to "
+            f"{samples.max():.0f} samples. Ratios compare equal batches; MB = 10^6 bytes."
         ],
     )
 

@@ -29,6 +29,7 @@ def records() -> list[dict]:
         smi = case.loss == "smi"
         time, peak = (10.0, 10_000_000) if smi else (25.0, 40_000_000)
         measured = {"median_ms": time, "p20_ms": time - 1, "p80_ms": time + 1, "peak_bytes": peak}
+        measured["samples_ms"] = [time - 1, time, time + 1]
         counts = {**case.describe(), **count(case)}
         made.append({"key": f"k{index}", "status": "ok", "reason": "", **counts, **measured})
     return made
