@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.console import FAILED, OK, parse_seconds, run_app, say
+from bench.console import FAILED, OK, make_app, parse_seconds, run_app, say
 from bench.options import takes_cases
 
 if TYPE_CHECKING:
     from bench.case import Case
 
-app = typer.Typer(
-    help="Count and measure what self-supervised losses cost. Lists are comma-separated.",
-    epilog="Exit status: 0 done, 1 a case failed, 2 bad usage. Add --debug for a traceback.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+app = make_app(
+    "Count and measure what self-supervised losses cost. Lists are comma-separated.",
+    failure="a case failed",
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print records as a JSON array.")]
 

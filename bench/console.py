@@ -14,6 +14,24 @@ OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 _UsageError: Any = typer.BadParameter.__base__
 
 
+def make_app(help_: str, failure: str) -> typer.Typer:
+    """A Typer app of the project's kind.
+
+    Args:
+        help_: what the command line is for.
+        failure: what exit status 1 stands for.
+    """
+    statuses = f"Exit status: 0 done, 1 {failure}, 2 bad usage."
+    return typer.Typer(
+        help=help_,
+        epilog=f"{statuses} Add --debug for a traceback.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+
+
 def run_app(app: typer.Typer, name: str) -> None:
     """Run a Typer app and exit: 0 done, 1 a case or gate failed, 2 bad usage.
 

@@ -25,15 +25,17 @@ def counts(records: list[dict[str, Any]]) -> None:
 
 
 def measurements(records: list[dict[str, Any]]) -> None:
-    """Print what was measured on one device."""
-    table = _table("N x D", "pass", "GMACs", "ms", "p20 - p80", "peak MB", "status")
+    """Print what was measured on one device; spread is (p80 - p20) / median."""
+    table = _table("N x D", "pass", "GMACs", "ms", "spread", "peak MB", "status")
     for record in records:
         measured = "median_ms" in record
         table.add_row(
             *_case(record),
-            f"{record['gmacs']:,.2f}" if "gmacs" in record else "-",
+            f"{record['gmacs']:,.3f}" if "gmacs" in record else "-",
             _ms(record["median_ms"]) if measured else "-",
-            f"{_ms(record['p20_ms'])} - {_ms(record['p80_ms'])}" if measured else "-",
+            f"{(record['p80_ms'] - record['p20_ms']) / record['median_ms']:.0%}"
+            if measured
+            else "-",
             f"{record['peak_bytes'] / 1e6:,.1f}" if measured else "-",
             record["status"],
         )
@@ -54,9 +56,9 @@ def _table(*columns: str) -> Table:
 
 def _case(record: dict[str, Any]) -> tuple[str, str, str]:
     """Loss, shape and pass; what is the same as usual is not said."""
-    loss = record["loss"]
-    if record["implementation"] != "reference":
-        loss += f" {record['implementation']}"
+    usual = {"variant": "", "implementation": "reference", "dtype": "float32", "inputs": "random"}
+    unusual = [record[name] for name, value in usual.items() if record[name] != value]
+    loss = " ".join([record["loss"], *unusual])
     devices = f"{record['world']}x" if record["evaluations"] > 1 else ""
     return loss, f"{devices}{record['loss_batch']} x {record['dim']}", record["pass"]
 

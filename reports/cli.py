@@ -5,17 +5,10 @@ from typing import Annotated
 
 import typer
 
-from bench.console import FAILED, OK, run_app, say
+from bench.console import FAILED, OK, make_app, run_app, say
 
-app = typer.Typer(
-    help="Tables and pages from run files.",
-    epilog="Exit status: 0 done, 1 a page is stale, 2 bad usage. Add --debug for a traceback.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run files.")]
+app = make_app("Tables and pages from run files.", failure="a page is stale")
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run files.")]
 
 
 @app.callback()
@@ -46,7 +39,7 @@ def table(
 
 @app.command()
 def page(
-    pages: Annotated[list[Path], typer.Argument(metavar="PAGE...", help="Markdown files.")],
+    pages: Annotated[list[Path], typer.Argument(metavar="PAGE", help="Markdown files.")],
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing; fail if a page is stale.")
     ] = False,

@@ -17,9 +17,12 @@ from bench.console import parse_seconds
 SMALL = ["--loss", "smi,vicreg", "--batch", "8", "--dim", "16", "--pass", "forward"]
 
 
-def lossbench(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+QUIET = {name: value for name, value in os.environ.items() if name != "CI"}
+
+
+def lossbench(*arguments: str, env=QUIET, **options) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, **options)
+    return subprocess.run(command, capture_output=True, text=True, env=env, **options)
 
 
 def assert_one_line_error(result: subprocess.CompletedProcess[str], message: str) -> None:
@@ -112,10 +115,9 @@ def test_run_as_json_prints_the_records(tmp_path):
 
 
 def test_ci_gets_plain_progress_and_a_pipe_gets_none(tmp_path):
-    quiet = {name: value for name, value in os.environ.items() if name != "CI"}
-    piped = lossbench("run", *SMALL, "--out", str(tmp_path / "a.jsonl"), env=quiet)
+    piped = lossbench("run", *SMALL, "--out", str(tmp_path / "a.jsonl"))
     assert len(piped.stderr.splitlines()) == 1  # the summary
-    plain = lossbench("run", *SMALL, "--out", str(tmp_path / "b.jsonl"), env=quiet | {"CI": "true"})
+    plain = lossbench("run", *SMALL, "--out", str(tmp_path / "b.jsonl"), env=QUIET | {"CI": "true"})
     assert re.search(r"\[1/2\] smi-reference-8x16-float32-forward: ok, [\d.]+ ms", plain.stderr)
 
 
@@ -186,6 +188,7 @@ def test_interrupt_says_how_to_resume(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=QUIET,
     )
     time.sleep(5)
     process.send_signal(2)
