@@ -1,5 +1,6 @@
 """One case through pytest-benchmark's fixture."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -9,34 +10,39 @@ from bench import environment
 from bench.case import Case
 from bench.counting import count, create_loss
 from bench.inputs import make_views
+from bench.measure import check
 from bench.memory import peak_bytes
 from bench.paired import time_ratio
-from bench.timing import Call, make_call
+from bench.timing import make_call
 
 
 def benchmark_and_describe(benchmark: Any, case: Case) -> dict[str, Any]:
-    """Time a case with ``benchmark``; return its counts, peak memory, device and time ratio.
+    """Time a case with ``benchmark``; return its counts, peak memory, correctness and time ratio.
 
-    The time ratio to the loss's reference, measured in pairs, is given for all other
-    implementations.
+    The time ratio is measured in pairs: to the loss's reference, and for the reference itself to
+    one matrix product of as many MACs.
     """
-    call = _call(case)
+    views = make_views(case)
+    call = make_call(create_loss(case), views, case.pass_)
     record = {**case.describe(), **count(case), "peak_bytes": peak_bytes(call, case.device)}
+    record.update(check(case, views, tuple(tensor.detach() for tensor in call())))
     facts = environment.describe(case.device, torch.get_num_threads())
     record["machine"] = facts["gpu"] or f"{facts['cpu']}, {facts['threads']} threads"
     benchmark(_synchronised(call, case.device))
-    if case.implementation != "reference":
-        reference = _call(replace(case, implementation="reference"))
-        reference()
-        record["time_ratio"] = asdict(time_ratio(call, reference, case.device))
+    record["time_ratio"] = asdict(time_ratio(call, _yardstick(case), case.device))
     return record
 
 
-def _call(case: Case) -> Call:
-    return make_call(create_loss(case), make_views(case), case.pass_)
+def _yardstick(case: Case) -> Callable[[], Any]:
+    if case.implementation == "reference":
+        side = round(case.cost.macs(case.pass_) ** (1 / 3))
+        left, right = (torch.rand(side, side, device=case.device) for _ in range(2))
+        return lambda: left @ right
+    reference = replace(case, implementation="reference")
+    return make_call(create_loss(reference), make_views(reference), case.pass_)
 
 
-def _synchronised(call: Call, device: str) -> Call:
+def _synchronised(call: Callable[[], Any], device: str) -> Callable[[], Any]:
     if device == "cpu":
         return call
 

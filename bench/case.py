@@ -4,10 +4,12 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import kernels  # noqa: F401 - registers its implementations
 import losses
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda")
+LIMIT = 2**31
 DISTRIBUTIONS = ("local", "gather")
 """Each device computes the loss of its own batch, or of the batches gathered from all devices."""
 
@@ -50,8 +52,9 @@ class Case:
         losses.pick("distribution", self.distribution, DISTRIBUTIONS)
         losses.pick("device", self.device, DEVICES)
         for name, least in (("batch", 2), ("dim", 1), ("world", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            if not least <= getattr(self, name) < LIMIT:
+                got = getattr(self, name)
+                raise ValueError(f"{name} must be at least {least} and below 2^31, got {got}")
         spec.configure(**self.hyperparameters)
 
     @property
@@ -88,7 +91,7 @@ class Case:
         fields = asdict(self)
         fields["pass"] = fields.pop("pass_")
         chosen = losses.spec(self.loss).configure(**self.hyperparameters)
-        fields["hyperparameters"] = asdict(chosen)
+        fields["hyperparameters"] = ", ".join(f"{k}={v}" for k, v in asdict(chosen).items())
         fields["variant"] = self.variant
         fields["loss_batch"] = self.loss_batch
         fields["evaluations"] = self.evaluations

@@ -50,7 +50,7 @@ def run(
     """Count and measure; every case becomes a record in the run file, most important first."""
     from bench import display, environment
     from bench.progress import Report
-    from bench.sweep import Limits, open_run, sweep
+    from bench.sweep import OUT_OF_BUDGET, Limits, open_run, sweep
 
     limits = Limits(
         budget_s=parse_seconds(budget) if budget else float("inf"),
@@ -64,11 +64,12 @@ def run(
     with writer, Report(cases) as report:
         outcome = sweep(cases, writer, limits, report)
     _print(outcome.records, as_json, display.measurements)
-    total = len(outcome.records) + outcome.left
-    say(f"{outcome.measured} measured now, {len(outcome.records)} of {total} cases in {out}")
+    total = len(outcome.records)
+    say(f"{outcome.measured} measured now, {total - outcome.left} of {total} cases in {out}")
     if outcome.left:
         say(f"the budget of {budget} left out {outcome.left}; run the same command to resume")
-    return OK if all(record["status"] == "ok" for record in outcome.records) else FAILED
+    failed = [r for r in outcome.records if r["status"] != "ok" and r["reason"] != OUT_OF_BUDGET]
+    return FAILED if failed else OK
 
 
 def _print(records: list[dict[str, Any]], as_json: bool, table: Any) -> None:

@@ -25,7 +25,6 @@ def make_app(help_: str, failure: str) -> typer.Typer:
     return typer.Typer(
         help=help_,
         epilog=f"{statuses} Add --debug for a traceback.",
-        no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -38,7 +37,7 @@ def run_app(app: typer.Typer, name: str) -> None:
     Errors are one line on stderr; ``--debug`` anywhere on the line shows the traceback instead.
     """
     debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"] or ["--help"]
     warnings.simplefilter("ignore")
     warnings.simplefilter("always", RunFileWarning)
     warnings.showwarning = lambda message, *_: say(f"{name}: warning: {message}")

@@ -22,18 +22,21 @@ def count(case: Case) -> dict[str, Any]:
     Returns:
         Flat fields. ``macs``, ``gmacs``, ``gflops`` and ``off_diagonal_entries`` are of all
         ``evaluations`` of the job, in the case's pass; ``*_cost_model``, ``*_fvcore`` and
-        ``*_flop_counter`` of one evaluation; bytes are those of one device.
+        ``*_flop_counter`` of one evaluation; bytes are those of one device. Communicated are those
+        of the case as it is distributed, and of the loss's official data-parallel code.
     """
     spec, cost = losses.spec(case.loss), case.cost
     counter, saved_bytes = _count_flops_and_saved_bytes(case)
     forward_fvcore, unseen = _count_with_fvcore(case)
     macs = case.evaluations * cost.macs(case.pass_)
+    job = losses.Exchange(case.batch, case.dim, case.world, element_bytes(case.dtype), case.pass_)
+    gathers = case.distribution == "gather"
     agree = counter == cost.macs(case.pass_) and forward_fvcore == cost.forward_macs
     return {
         "title": spec.title,
         "macs": macs,
         "gmacs": macs / 1e9,
-        "gflops": 2 * macs / 1e9,
+        "gflops": case.evaluations * cost.flops(case.pass_) / 1e9,
         "macs_cost_model": cost.macs(case.pass_),
         "macs_flop_counter": counter,
         "forward_macs_cost_model": cost.forward_macs,
@@ -41,7 +44,8 @@ def count(case: Case) -> dict[str, Any]:
         "counts_agree": agree,
         "counts_note": "" if agree else f"operations that fvcore does not count: {unseen}",
         "off_diagonal_entries": case.evaluations * cost.off_diagonal_entries,
-        "communicated_bytes": _communicated_bytes(case),
+        "communicated_bytes": losses.all_gather_bytes(job) if gathers else 0,
+        "official_communicated_bytes": spec.communicated_bytes(job),
         "input_bytes": input_bytes(case),
         "saved_bytes": saved_bytes,
         "gather_layer": spec.gather_layer,
@@ -95,11 +99,3 @@ def _count_with_fvcore(case: Case) -> tuple[int, str]:
         analysis.set_op_handle(f"aten::{norm}", lambda inputs, outputs: 0)
     macs = int(analysis.total())
     return macs, ", ".join(sorted(analysis.unsupported_ops()))
-
-
-def _communicated_bytes(case: Case) -> int:
-    if case.distribution == "local":
-        return 0
-    return losses.all_gather_bytes(
-        case.batch, case.dim, 2, case.world, element_bytes(case.dtype), case.pass_
-    )

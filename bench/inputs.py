@@ -1,14 +1,17 @@
 """The two views that a case is measured on."""
 
 import hashlib
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
-from bench.case import Case
+from bench.case import DTYPES, Case
 from losses import pick
 
 SOURCES = ("random", "digits", "file:PATH")
@@ -44,7 +47,7 @@ def make_views(case: Case) -> tuple[Tensor, Tensor]:
         z_a, z_b = _digits(case.loss_batch, case.dim)
     else:
         path = case.inputs.removeprefix("file:")
-        rows, dim = file_shape(path)
+        rows, dim, _ = file_facts(path)
         if dim != case.dim or rows < case.loss_batch:
             raise ValueError(
                 f"{path} holds {rows} x {dim} embeddings; the case needs {case.loss_batch} x "
@@ -52,25 +55,34 @@ def make_views(case: Case) -> tuple[Tensor, Tensor]:
             )
         z_a, z_b = (view[: case.loss_batch] for view in _load(path))
     dtype = getattr(torch, case.dtype)
-    return z_a.to(case.device, dtype), z_b.to(case.device, dtype)
+    views = z_a.to(case.device, dtype), z_b.to(case.device, dtype)
+    if not all(bool(view.isfinite().all()) for view in views):
+        raise ValueError(f"{case.inputs}: values too large for {case.dtype}")
+    return views
 
 
-def file_shape(path: str) -> tuple[int, int]:
-    """N and D of a file of embeddings; reads and checks the file.
+def file_facts(path: str) -> tuple[int, int, str]:
+    """N, D and dtype of a file of embeddings; reads and checks the file.
 
     Raises:
         ValueError: missing or unreadable file, arrays that are not ``z_a`` and ``z_b``, shapes that
             differ, NaN or infinity.
     """
-    batch, dim = _load(path)[0].shape
-    return batch, dim
+    z_a, _ = _load(path)
+    return z_a.shape[0], z_a.shape[1], str(z_a.dtype).removeprefix("torch.")
 
 
 def identity(source: str) -> str:
     """What the inputs are, for the content key of a record: a file is known by its content."""
     if not source.startswith("file:"):
         return f"{source}:{SEED}"
-    return hashlib.sha256(Path(source.removeprefix("file:")).read_bytes()).hexdigest()
+    path = Path(source.removeprefix("file:"))
+    return _content_hash(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _content_hash(path: Path, modified_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _digits(batch: int, dim: int) -> tuple[Tensor, Tensor]:
@@ -110,12 +122,16 @@ def _load(path: str) -> tuple[Tensor, Tensor]:
     if missing:
         found = ", ".join(sorted(arrays)) or "nothing"
         raise ValueError(f"{path} must hold arrays z_a and z_b; it holds {found}")
-    z_a, z_b = arrays["z_a"], arrays["z_b"]
+    try:
+        z_a, z_b = (arrays[name]() for name in VIEWS)
+    except Exception as error:
+        raise ValueError(f"{path}: z_a and z_b cannot be read: {error}") from error
     for name, view in zip(VIEWS, (z_a, z_b), strict=True):
         _check_view(path, name, view)
-    if z_a.shape != z_b.shape:
-        shapes = f"{tuple(z_a.shape)} and {tuple(z_b.shape)}"
-        raise ValueError(f"{path}: z_a and z_b have shapes {shapes}; they must be equal")
+    for what in ("shape", "dtype"):
+        if getattr(z_a, what) != getattr(z_b, what):
+            got = f"{getattr(z_a, what)} and {getattr(z_b, what)}".replace("torch.", "")
+            raise ValueError(f"{path}: z_a and z_b must have the same {what}, got {got}")
     return z_a, z_b
 
 
@@ -123,8 +139,9 @@ def _check_view(path: str, name: str, view: Tensor) -> None:
     if view.ndim != 2 or view.shape[0] < 2 or view.shape[1] < 1:
         shape = tuple(view.shape)
         raise ValueError(f"{path}: {name} must have shape N x D with N at least 2, got {shape}")
-    if not view.is_floating_point():
-        raise ValueError(f"{path}: {name} must be floating point, got {view.dtype}")
+    dtype = str(view.dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise ValueError(f"{path}: {name} must be one of {', '.join(DTYPES)}, got {dtype}")
     broken = (~view.isfinite()).nonzero()
     if len(broken):
         row, column = broken[0].tolist()
@@ -134,19 +151,25 @@ def _check_view(path: str, name: str, view: Tensor) -> None:
         )
 
 
-def _read(path: str) -> Mapping[str, Tensor]:
+def _read(path: str) -> dict[str, Callable[[], Tensor]]:
+    """Names of the arrays in a file, each with a function that reads it."""
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file")
+    if not path.endswith((".npz", ".safetensors")):
+        raise ValueError(f"{path}: embeddings must be an .npz or .safetensors file")
     try:
         if path.endswith(".npz"):
-            import numpy as np
-
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: torch.from_numpy(archive[name]) for name in archive.files}
-        if path.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            archive = np.load(path, allow_pickle=False)
+            return {name: partial(_from_numpy, archive, name) for name in archive.files}
+        tensors = safe_open(path, framework="pt")
+        return {name: partial(tensors.get_tensor, name) for name in tensors.keys()}  # noqa: SIM118
     except Exception as error:  # whatever the readers raise on a damaged file
         raise ValueError(f"{path} cannot be read: {error}") from error
-    raise ValueError(f"{path}: embeddings must be an .npz or .safetensors file")
+
+
+def _from_numpy(archive: Mapping[str, Any], name: str) -> Tensor:
+    """A tensor of an array of any byte order; long doubles are rounded to float64."""
+    array = archive[name]
+    if array.dtype.kind == "f":
+        array = array.astype(f"=f{min(array.dtype.itemsize, 8)}", copy=False)
+    return torch.from_numpy(array)

@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from bench.case import Case
-    from bench.suites import Grid
+    from bench.suites import Grid, Layout
 
 Text = str | None
 
@@ -49,15 +49,16 @@ def select_cases(
         "dim": _numbers("--dim", dim),
         "dtype": _split(dtype),
         "pass_": _split(pass_),
-        "layouts": _layouts(
-            _numbers("--batch", batch), _numbers("--world", world), _split(distribution)
-        ),
     }
     chosen = {name: values for name, values in lists.items() if values}
     grid = replace(named(suite) if suite else Grid(), device=_device(device), **chosen)
+    spread = (_numbers("--batch", batch), _numbers("--world", world), _split(distribution))
     if inputs:
-        grid = _with_inputs(grid, inputs, chosen)
-    return _with_hyperparameters(list(grid.cases()), set_)
+        grid = _with_inputs(grid, inputs, chosen, any(spread))
+    grid = replace(grid, layouts=_layouts(grid.layouts, *spread))
+    cases = _with_hyperparameters(list(grid.cases()), set_)
+    _check_rows(cases)
+    return cases
 
 
 def takes_cases(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,7 +78,12 @@ def takes_cases(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _split(text: Text) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
+    if text is None:
+        return []
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise ValueError(f"a list is written a,b,c without gaps, got {text!r}")
+    return parts
 
 
 def _numbers(flag: str, text: Text) -> list[int]:
@@ -88,11 +94,17 @@ def _numbers(flag: str, text: Text) -> list[int]:
 
 
 def _layouts(
-    batches: Sequence[int], worlds: Sequence[int], distributions: Sequence[str]
-) -> list[tuple[int, int, str]]:
-    if not (batches or worlds or distributions):
-        return []
-    return list(itertools.product(batches or [256], worlds or [1], distributions or ["local"]))
+    layouts: "Sequence[Layout]",
+    batches: Sequence[int],
+    worlds: Sequence[int],
+    distributions: Sequence[str],
+) -> "list[Layout]":
+    """Replace what is given in each of ``layouts``, and keep the rest of it."""
+    replaced = (
+        itertools.product(batches or [batch], worlds or [world], distributions or [distribution])
+        for batch, world, distribution in layouts
+    )
+    return list(dict.fromkeys(itertools.chain.from_iterable(replaced)))
 
 
 def _device(name: Text) -> str:
@@ -104,21 +116,32 @@ def _device(name: Text) -> str:
     return name or ("cuda" if has_cuda else "cpu")
 
 
-def _with_inputs(grid: "Grid", inputs: str, chosen: dict[str, Any]) -> "Grid":
-    """A file says what N and D are, unless fewer of its samples are asked for."""
-    from bench.inputs import check_source, file_shape
+def _with_inputs(grid: "Grid", inputs: str, chosen: dict[str, Any], chosen_layout: bool) -> "Grid":
+    """A file says what N, D and the dtype are, unless fewer samples or another dtype are chosen."""
+    from bench.inputs import check_source, file_facts
 
     check_source(inputs)
+    grid = replace(grid, inputs=inputs)
     if not inputs.startswith("file:"):
-        return replace(grid, inputs=inputs)
-    rows, dim = file_shape(inputs.removeprefix("file:"))
-    layouts = chosen.get("layouts") or [(rows, 1, "local")]
-    dims = chosen.get("dim") or [dim]
-    too_many = [b * w for b, w, how in layouts if b * (w if how == "gather" else 1) > rows]
-    if too_many or dims != [dim]:
-        asked = f"{max(too_many, default=rows)} x {dims[0]}"
-        raise ValueError(f"{inputs} holds {rows} x {dim} embeddings, asked for {asked}")
-    return replace(grid, inputs=inputs, layouts=layouts, dim=dims)
+        return grid
+    rows, dim, dtype = file_facts(inputs.removeprefix("file:"))
+    if chosen.get("dim", [dim]) != [dim]:
+        raise ValueError(f"{inputs} holds {rows} x {dim} embeddings, asked for dim {chosen['dim']}")
+    if not chosen_layout:
+        grid = replace(grid, layouts=[(rows, 1, "local")])
+    return replace(grid, dim=[dim], dtype=chosen.get("dtype", [dtype]))
+
+
+def _check_rows(cases: "list[Case]") -> None:
+    """Refuse a case that needs more samples than its file holds."""
+    from bench.inputs import file_facts
+
+    for case in cases:
+        if case.inputs.startswith("file:"):
+            rows, dim, _ = file_facts(case.inputs.removeprefix("file:"))
+            if case.loss_batch > rows:
+                asked = f"asked for {case.loss_batch} samples"
+                raise ValueError(f"{case.inputs} holds {rows} x {dim} embeddings, {asked}")
 
 
 def _with_hyperparameters(cases: "list[Case]", text: Text) -> "list[Case]":

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.timing import make_timer
+from bench.timing import make_timer, one_thread
 
 RESAMPLES = 2000
 
@@ -31,15 +31,19 @@ def time_ratio(
 ) -> Ratio:
     """Time two calls in the order A B B A, so that drift hits both alike.
 
-    Both must have run before. The interval is of the mean over pairs, so a slow spell that hits one
-    pair widens it rather than moving it.
+    On the CPU they run on one thread, less the time it spent waiting for a core: threads that wait
+    for each other magnify a busy neighbour. The interval is of the mean over pairs: a slow spell
+    that hits one pair widens it rather than moving it.
     """
-    timer = make_timer(device)
     logs = []
-    for index in range(pairs):
-        order = (contender, baseline) if index % 2 == 0 else (baseline, contender)
-        first, second = (timer(call)[0] for call in order)
-        logs.append(np.log(first / second) * (1 if index % 2 == 0 else -1))
+    with one_thread():
+        timer = make_timer(device, alone=True)
+        for call in (contender, baseline):
+            call()  # warms up
+        for index in range(pairs):
+            order = (contender, baseline) if index % 2 == 0 else (baseline, contender)
+            first, second = (timer(call)[0] for call in order)
+            logs.append(np.log(first / second) * (1 if index % 2 == 0 else -1))
     generator = np.random.default_rng(0)
     means = generator.choice(logs, size=(RESAMPLES, pairs)).mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from bench.case import Case
 from bench.console import say
@@ -27,9 +28,10 @@ class Report:
             TextColumn("{task.fields[count]}"),
             BarColumn(bar_width=12),
             TimeRemainingColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
             console=Console(stderr=True),
             transient=True,
+            expand=True,
             disable=not terminal,
         )
         total = sum(map(_weight, cases))

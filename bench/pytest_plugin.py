@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path("tests", "benchmarks")
 BASELINE = FOLDER / "baseline.json"
+_UNCHECKED = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,7 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With no path given, run the benchmarks from whatever folder of the repository."""
+    """With no path given, run the benchmarks from whatever folder of the repository.
+
+    Raises:
+        pytest.UsageError: the baseline would be rewritten, but no benchmark runs.
+    """
+    if config.getoption("--benchmark-update-baseline") and not config.getoption("--benchmark"):
+        raise pytest.UsageError("--benchmark-update-baseline needs --benchmark")
     given = config.args_source is pytest.Config.ArgsSource.ARGS
     if config.getoption("--benchmark") and not given:
         config.args = [str(config.rootpath / FOLDER)]
@@ -57,8 +64,18 @@ def baseline(pytestconfig: pytest.Config) -> "Iterator[Baseline]":
 
     committed = Baseline(pytestconfig.rootpath / BASELINE)
     yield committed
+    pytestconfig.stash[_UNCHECKED] = committed.unchecked
     if pytestconfig.getoption("--benchmark-update-baseline"):
         committed.write()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say which gates the baseline could not answer for."""
+    unchecked = config.stash.get(_UNCHECKED, [])
+    if unchecked:
+        hint = "pytest --benchmark --benchmark-update-baseline adds this machine"
+        terminalreporter.write_line(f"{len(unchecked)} gates not checked, first {unchecked[0]}")
+        terminalreporter.write_line(hint)
 
 
 @pytest.fixture

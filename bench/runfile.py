@@ -17,6 +17,8 @@ from typing import IO, Any
 SCHEMA = 1
 STATUSES = ("ok", "oom", "unsupported", "invalid", "error", "timeout")
 _HEADER_FIELDS = {"schema": int, "environment": dict, "environment_hash": str, "code_hash": str}
+_MEASURED = ("median_ms", "p20_ms", "p80_ms", "peak_bytes", "saved_bytes", "macs")
+_NUMBERS = (*_MEASURED, "batch", "dim", "world", "loss_batch", "evaluations", "gmacs")
 _RECORD_FIELDS = {"key": str, "status": str, "loss": str, "implementation": str, "pass": str}
 
 
@@ -52,7 +54,8 @@ class Run:
 def read(path: Path) -> Run:
     """Read a run file.
 
-    A last line without its newline was cut off by a kill: it is dropped with a warning.
+    A last line without its newline was cut off by a kill: it is dropped with a warning. Of a case
+    that failed and was tried again, the last record counts.
 
     Raises:
         RunFileError: missing file, or a line that is not a header or record.
@@ -70,21 +73,29 @@ def read(path: Path) -> Run:
         raise RunFileError(f"{path}:1: schema {header['schema']} is not the {SCHEMA} known here")
     if rest:
         warnings.warn(f"{path}: dropped a half-written last line", RunFileWarning, stacklevel=2)
-    records = [_parse_record(path, number, line) for number, line in enumerate(lines[1:], start=2)]
-    return Run(path, header, records, complete_bytes=len(whole) + len(newline))
+    records = {}
+    for number, line in enumerate(lines[1:], start=2):
+        record = _parse_record(path, number, line)
+        records[record["key"]] = record
+    return Run(path, header, list(records.values()), complete_bytes=len(whole) + len(newline))
 
 
 def _parse_record(path: Path, number: int, line: bytes) -> dict[str, Any]:
     record = _parse(path, number, line, _RECORD_FIELDS)
     if record["status"] not in STATUSES:
         raise RunFileError(f"{path}:{number}: unknown status {record['status']!r}")
+    needed = _MEASURED if record["status"] == "ok" else ()
+    for name in (*needed, *(name for name in _NUMBERS if name in record)):
+        value = record.get(name, "nothing")
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise RunFileError(f"{path}:{number}: {name} must be a number, got {value!r}")
     return record
 
 
 def _parse(path: Path, number: int, line: bytes, fields: Mapping[str, type]) -> dict[str, Any]:
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunFileError(f"{path}:{number}: not JSON ({error}); remove this line") from error
     if not isinstance(content, dict):
         raise RunFileError(f"{path}:{number}: not a JSON object; remove this line")
@@ -117,11 +128,11 @@ class Writer:
             self._file.close()
             raise
 
-    def _resume(self, header: dict[str, Any]) -> list[dict[str, Any]]:
+    def _resume(self, header: dict[str, Any]) -> dict[str, dict[str, Any]]:
         if _is_unfinished_header(self.path.read_bytes()):  # new, or killed in its first line
             self._file.truncate(0)
             self._append(header)
-            return []
+            return {}
         run = read(self.path)
         changed = _differences(run.header, header)
         if changed:
@@ -130,7 +141,7 @@ class Writer:
                 "choose another --out, or add --restart to set it aside and start anew"
             )
         self._file.truncate(run.complete_bytes)
-        return run.records
+        return {record["key"]: record for record in run.records}
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one record and force it to the disk.
@@ -140,7 +151,7 @@ class Writer:
                 record written before.
         """
         self._append(record)
-        self.records.append(record)
+        self.records[record["key"]] = record
 
     def _append(self, content: dict[str, Any]) -> None:
         line = json.dumps(content, allow_nan=False).encode() + b"\n"
@@ -153,7 +164,7 @@ class Writer:
             self._file.truncate(end)
             raise RunFileError(
                 f"{self.path} cannot be written: {error.strerror}; it keeps its "
-                f"{len(getattr(self, 'records', []))} record(s): make room and run again to resume"
+                f"{len(getattr(self, 'records', {}))} record(s): make room and run again to resume"
             ) from error
 
     def __enter__(self) -> "Writer":
@@ -172,6 +183,8 @@ def set_aside(path: Path) -> Path:
 
 
 def _open_locked(path: Path) -> IO[bytes]:
+    if path.exists() and not path.is_file():
+        raise RunFileError(f"{path} cannot be written: it is not a regular file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: what could not be written must not be tried again on close.

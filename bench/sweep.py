@@ -14,6 +14,7 @@ from bench.inputs import identity
 from bench.runfile import SCHEMA, StaleRunError, Writer, set_aside
 from bench.worker import Worker
 
+OUT_OF_BUDGET = "not measured: the budget was spent"
 CALLS_PER_CASE = 4
 """Calls that a slow case makes: warm-up with memory, samples, fp64 check. Estimates what fits."""
 
@@ -90,37 +91,44 @@ def open_run(path: Path, device: str, restart: bool = False) -> tuple[Writer, Pa
 
 
 def sweep(cases: Sequence[Case], writer: Writer, limits: Limits, progress: Progress) -> Outcome:
-    """Measure the cases that the run file does not hold yet."""
-    done = {record["key"]: record for record in writer.records}
+    """Measure the cases that the run file does not hold yet, and try failed ones again.
+
+    A case that does not fit in the budget is counted, which is quick, but not measured.
+    """
     keys = {case_key(case, writer.header): case for case in cases}
-    waiting = {key: case for key, case in keys.items() if key not in done}
+    waiting = {key: case for key, case in keys.items() if not _is_done(writer.records.get(key))}
     for key, case in keys.items():
-        if key in done:
+        if key not in waiting:
             progress.skip(case)
     clock = _Clock(limits.budget_s)
     worker = Worker(cases[0].device, limits.memory_bytes)
     measured = 0
     try:
         for key, case in waiting.items():
-            if not clock.allows(case):
-                break
+            fits = clock.allows(case)
             progress.start(case)
-            record = {"key": key, **case.describe(), **worker.evaluate(case, limits.timeout_s)}
+            fields = worker.evaluate(case, limits.timeout_s, measure=fits)
+            if not fits:
+                fields = {**fields, "status": "timeout", "reason": OUT_OF_BUDGET}
+            record = {"key": key, **case.describe(), "inputs_id": identity(case.inputs), **fields}
             writer.append(record)
             clock.learn(case, record)
-            measured += 1
+            measured += fits
             progress.finish(case, record)
     finally:
         worker.stop()
-    records = [record for record in writer.records if record["key"] in keys]
-    return Outcome(records, measured, left=len(waiting) - measured)
+    return Outcome([writer.records[key] for key in keys], measured, len(waiting) - measured)
+
+
+def _is_done(record: dict[str, Any] | None) -> bool:
+    """Whether trying again would give the same: a lack of time or memory may pass."""
+    return record is not None and record["status"] in ("ok", "invalid", "unsupported")
 
 
 def case_key(case: Case, header: dict[str, Any]) -> str:
     """Content key of a record: equal only if the same code measured the same case here."""
-    return environment.content_hash(
-        [case.describe(), identity(case.inputs), header["code_hash"], header["environment_hash"]]
-    )
+    fields = {**case.describe(), "inputs": identity(case.inputs)}
+    return environment.content_hash([fields, header["code_hash"], header["environment_hash"]])
 
 
 class _Clock:

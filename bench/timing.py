@@ -4,6 +4,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,9 +73,27 @@ def _no_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
-def make_timer(device: str) -> Callable[[Call], tuple[float, Any]]:
-    """A function that runs a call once and returns its milliseconds and its result."""
-    return _cuda_timer() if device == "cuda" else _cpu_timer
+def make_timer(device: str, alone: bool = False) -> Callable[[Call], tuple[float, Any]]:
+    """A function that runs a call once and returns its milliseconds and its result.
+
+    Args:
+        device: "cpu" or "cuda".
+        alone: leave out the time that this thread, the only one, spent waiting for a CPU core.
+    """
+    if device == "cuda":
+        return _cuda_timer()
+    return _lone_cpu_timer if alone else _cpu_timer
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one CPU thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _enough(samples: Sequence[float]) -> bool:
@@ -88,6 +107,22 @@ def _cpu_timer(call: Call) -> tuple[float, Any]:
     start = time.perf_counter_ns()
     result = call()
     return (time.perf_counter_ns() - start) / 1e6, result
+
+
+def _lone_cpu_timer(call: Call) -> tuple[float, Any]:
+    start = time.perf_counter_ns()  # first, so that no wait is subtracted that it did not include
+    waited = _waited_for_a_core_ns()
+    result = call()
+    waited = _waited_for_a_core_ns() - waited
+    return (time.perf_counter_ns() - start - waited) / 1e6, result
+
+
+def _waited_for_a_core_ns() -> int:
+    """Time that this thread could have run but another process held the core (Linux, else 0)."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1])
+    except OSError:
+        return 0
 
 
 def _cuda_timer() -> Callable[[Call], tuple[float, Any]]:

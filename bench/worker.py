@@ -10,15 +10,15 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from bench.case import Case
+from bench.failures import describe_failure
 
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
-_UNSUPPORTED = ("not implemented for",)
 SHARE_OF_MEMORY = 0.9
 
 
@@ -35,17 +35,18 @@ class Worker:
         self._memory_bytes = memory_bytes
         self._process: Any = None
 
-    def evaluate(self, case: Case, timeout_s: float) -> dict[str, Any]:
+    def evaluate(self, case: Case, timeout_s: float, measure: bool = True) -> dict[str, Any]:
         """Count and measure a case; whatever happens becomes the record's ``status``.
 
         Args:
             case: what to evaluate.
             timeout_s: seconds after which the case is given up.
+            measure: False to count only.
         """
         fields: dict[str, Any] = {}
         try:
             self._start()
-            self._connection.send(case)
+            self._connection.send((case, measure))
             for part in self._receive(timeout_s):
                 fields.update(part)
         except TimeoutError:
@@ -83,8 +84,9 @@ class Worker:
 
     def _receive(self, timeout_s: float) -> Iterator[dict[str, Any]]:
         """Counts, then the measurement."""
+        end = time.monotonic() + timeout_s
         for _ in range(2):
-            if not self._connection.poll(timeout_s):
+            if not self._connection.poll(max(0, end - time.monotonic())):
                 raise TimeoutError
             yield self._connection.recv()
 
@@ -109,10 +111,10 @@ def _serve(connection: Connection, log: str, device: str, memory_bytes: int | No
     from bench.measure import measure
 
     while True:
-        case = connection.recv()
+        case, wanted = connection.recv()
         counts = _guarded(count, case)
         connection.send(counts)
-        connection.send({} if "status" in counts else _guarded(measure, case))
+        connection.send(_guarded(measure, case) if wanted and "status" not in counts else {})
 
 
 def _die_with_parent() -> None:
@@ -149,14 +151,4 @@ def _guarded(work: Any, case: Case) -> dict[str, Any]:
     try:
         return work(case)
     except Exception as error:  # any failure of a case is a row that says why
-        return _failure(error)
-
-
-def _failure(error: Exception) -> dict[str, Any]:
-    message = (str(error).strip() or type(error).__name__).splitlines()[0]
-    status = "error"
-    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
-        status = "oom"
-    elif isinstance(error, NotImplementedError) or any(s in str(error) for s in _UNSUPPORTED):
-        status = "unsupported"
-    return {"status": status, "reason": f"{type(error).__name__}: {message}"}
+        return describe_failure(error)

@@ -1,1 +1,5 @@
-"""Triton kernels. Nothing is here yet: they register themselves as an implementation of a loss."""
+"""Triton kernels. Each module registers implementations of losses. There is none yet."""
+
+from losses import import_all
+
+import_all(__name__, __path__)

@@ -13,10 +13,16 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from losses.costs import Cost
+from losses.costs import Cost, Exchange, all_reduce_bytes
 from losses.matrix import off_diagonal
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive, require_weight
+
+
+def official_bytes(job: Exchange) -> int:
+    """Batch norm over all devices (mean and variance, forward and backward), then the sum of C."""
+    statistics = 2 * job.dim * (2 if job.pass_ == "step" else 1)
+    return all_reduce_bytes(job, statistics) + all_reduce_bytes(job, job.dim**2)
 
 
 @register(
@@ -26,6 +32,7 @@ from losses.require import require_positive, require_weight
     family="feature correlation",
     gather_layer=False,  # it sums C over devices instead
     global_batch_norm=True,
+    communicated_bytes=official_bytes,
 )
 @dataclass(frozen=True)
 class BarlowTwins:

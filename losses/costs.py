@@ -38,24 +38,46 @@ class Cost:
         return 2 * self.macs(pass_)
 
 
-def all_gather_bytes(
-    batch: int, dim: int, views: int, world: int, element_bytes: int, pass_: str
-) -> int:
-    """Bytes each device receives when every view is gathered from every device (ring algorithm).
+@dataclass(frozen=True)
+class Exchange:
+    """A data-parallel job, as far as communication depends on it.
 
-    The gather is differentiable, so a ``step`` pays for it again as a reduce-scatter.
-
-    Args:
+    Attributes:
         batch: samples per device, N.
         dim: embedding dimension, D.
-        views: number of views, V.
         world: number of devices, W.
-        element_bytes: bytes of one element.
+        element_bytes: bytes of one element, b.
         pass_: one of ``PASSES``.
+        views: number of views, V.
+    """
+
+    batch: int
+    dim: int
+    world: int
+    element_bytes: int
+    pass_: str
+    views: int = 2
+
+    def __post_init__(self) -> None:
+        pick("pass", self.pass_, PASSES)
+
+
+def all_gather_bytes(job: Exchange) -> int:
+    """Bytes each device receives when every view is gathered from every device (ring algorithm).
 
     Returns:
-        ``(W - 1) N D V b``, doubled for ``step``.
+        ``(W - 1) N D V b``, doubled for ``step``: the gather is differentiable, so the backward
+        pass is a reduce-scatter of the same size.
     """
-    pick("pass", pass_, PASSES)
-    received = (world - 1) * batch * dim * views * element_bytes
-    return received * (2 if pass_ == "step" else 1)
+    received = (job.world - 1) * job.batch * job.dim * job.views * job.element_bytes
+    return received * (2 if job.pass_ == "step" else 1)
+
+
+def all_reduce_bytes(job: Exchange, elements: int) -> int:
+    """Bytes each device moves to add up ``elements`` over all devices: ``2 (W - 1) / W n b``."""
+    return round(2 * (job.world - 1) * elements * job.element_bytes / job.world)
+
+
+def no_exchange(job: Exchange) -> int:
+    """A loss of each device's own samples: nothing is communicated."""
+    return 0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from losses.costs import Cost
+from losses.costs import Cost, all_gather_bytes
 from losses.matrix import unit_rows
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive
@@ -23,6 +23,7 @@ from losses.require import require_positive
     family="sample contrast",
     gather_layer=True,
     global_batch_norm=False,
+    communicated_bytes=all_gather_bytes,
 )
 @dataclass(frozen=True)
 class NTXent:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from losses.costs import Cost
+from losses.costs import Cost, Exchange
 from losses.loss import Loss
 from losses.naming import pick
 
@@ -22,6 +22,7 @@ CostModel = Callable[[int, int, int], Cost]
 
 Hyperparameters = TypeVar("Hyperparameters", bound=type)
 Function = TypeVar("Function", bound=Callable[..., Any])
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class LossSpec:
         hyperparameters: frozen dataclass of its hyperparameters, defaults as published.
         gather_layer: under data parallelism the official code needs other devices' embeddings.
         global_batch_norm: the official code standardises over the batch of all devices.
+        communicated_bytes: what each device communicates in the official data-parallel code.
         many_views: more than two views are accepted.
         implementations: name -> function that computes the weighted terms.
         cost_models: name of implementation -> its counts.
@@ -48,6 +50,7 @@ class LossSpec:
     hyperparameters: type
     gather_layer: bool
     global_batch_norm: bool
+    communicated_bytes: Callable[[Exchange], int]
     many_views: bool = False
     implementations: dict[str, Compute] = field(default_factory=dict, repr=False)
     cost_models: dict[str, CostModel] = field(default_factory=dict, repr=False)
@@ -83,7 +86,7 @@ def register(name: str, **facts: Any) -> Callable[[Hyperparameters], Hyperparame
     """
 
     def decorate(hyperparameters: Hyperparameters) -> Hyperparameters:
-        _SPECS[name] = LossSpec(name=name, hyperparameters=hyperparameters, **facts)
+        _enter(_SPECS, name, LossSpec(name=name, hyperparameters=hyperparameters, **facts))
         return hyperparameters
 
     return decorate
@@ -91,22 +94,19 @@ def register(name: str, **facts: Any) -> Callable[[Hyperparameters], Hyperparame
 
 def implementation(loss: str, name: str) -> Callable[[Function], Function]:
     """Decorator: register a ``Compute`` function as implementation ``name`` of ``loss``."""
-    return _enter(_SPECS[loss].implementations, name)
+    return lambda function: _enter(_SPECS[loss].implementations, name, function)
 
 
 def cost_model(loss: str, name: str) -> Callable[[Function], Function]:
     """Decorator: register a ``CostModel`` function for implementation ``name`` of ``loss``."""
-    return _enter(_SPECS[loss].cost_models, name)
+    return lambda function: _enter(_SPECS[loss].cost_models, name, function)
 
 
-def _enter(table: dict[str, Any], name: str) -> Callable[[Function], Function]:
-    def decorate(function: Function) -> Function:
-        if name in table:
-            raise ValueError(f"{name!r} is registered already")
-        table[name] = function
-        return function
-
-    return decorate
+def _enter(table: dict[str, Any], name: str, entry: Entry) -> Entry:
+    if name in table:
+        raise ValueError(f"{name!r} is registered already")
+    table[name] = entry
+    return entry
 
 
 def names() -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from losses.costs import Cost
+from losses.costs import Cost, no_exchange
 from losses.matrix import off_diagonal, unit_rows
 from losses.naming import pick
 from losses.registry import cost_model, implementation, register
@@ -40,6 +40,7 @@ Dependency = Literal["mutual_information", "squared_correlation", "correlation"]
     family="sample correlation",
     gather_layer=False,
     global_batch_norm=False,
+    communicated_bytes=no_exchange,
     many_views=True,
 )
 @dataclass(frozen=True)

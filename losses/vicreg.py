@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from losses.costs import Cost
+from losses.costs import Cost, all_gather_bytes
 from losses.matrix import off_diagonal
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive, require_weight
@@ -26,6 +26,7 @@ from losses.require import require_positive, require_weight
     family="feature covariance",
     gather_layer=True,
     global_batch_norm=False,
+    communicated_bytes=all_gather_bytes,
 )
 @dataclass(frozen=True)
 class VICReg:

@@ -7,6 +7,9 @@ import pandas as pd
 
 from bench.runfile import read
 
+MEASURED = ("median_ms", "p20_ms", "p80_ms", "samples_ms", "peak_bytes")
+COUNTED = ("gmacs", "forward_macs_cost_model", "title", "variant", "saved_bytes")
+
 
 def load(paths: Sequence[Path]) -> pd.DataFrame:
     """Records of one or more run files, one row each.
@@ -18,15 +21,16 @@ def load(paths: Sequence[Path]) -> pd.DataFrame:
         RunFileError: a file that is missing or damaged.
         ValueError: no file holds a record.
     """
-    frames = []
+    rows: list[dict] = []
     for path in paths:
         run = read(path)
-        frame = pd.DataFrame(run.records)
-        frame["machine"] = _machine(run.header)
-        frames.append(frame)
-    records = pd.concat(frames, ignore_index=True)
-    if records.empty:
+        rows += [{**record, "machine": _machine(run.header)} for record in run.records]
+    if not rows:
         raise ValueError(f"{', '.join(map(str, paths))}: no records yet; run lossbench run first")
+    records = pd.DataFrame(rows)
+    # A case that failed early lacks fields: tables show them as missing.
+    records = records.reindex(columns=list(dict.fromkeys([*records.columns, *COUNTED, *MEASURED])))
+    records.loc[records["status"] != "ok", list(MEASURED)] = None
     return records.drop_duplicates("key", keep="last").reset_index(drop=True)
 
 

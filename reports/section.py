@@ -1,6 +1,7 @@
 """A titled table with its notes, and its four forms: terminal, Markdown, CSV, LaTeX."""
 
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -58,25 +59,34 @@ def render(sections: Sequence[Section], form: str) -> str:
 
 
 def _terminal(sections: Sequence[Section]) -> str:
+    """Aligned text. Prose is wrapped at 80 columns; tables break their headers, never a number."""
     from rich.console import Console
     from rich.table import Table
 
     buffer = io.StringIO()
-    console = Console(file=buffer, width=80, highlight=False)
+    console = Console(file=buffer, width=10_000)
     for section in sections:
+        text = section.text()
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-        for column in section.columns.values():
+        for index, column in enumerate(section.columns.values()):
             justify: Literal["left", "right"] = "left" if column.left else "right"
-            table.add_column(column.header, justify=justify, no_wrap=column.left)
-        for row in section.text().itertuples(index=False):
+            width = max([0, *text.iloc[:, index].map(len)])
+            table.add_column(_break(column.header, width), justify=justify)
+        for row in text.itertuples(index=False):
             table.add_row(*row)
-        console.print(section.title, style="bold")
+        console.print(section.title)
         console.print(table)
         for note in section.notes:
-            console.print(note)
+            console.print(textwrap.fill(note, width=80))
         console.print()
     lines = (line.rstrip() for line in buffer.getvalue().splitlines())
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _break(header: str, width: int) -> str:
+    """Break a header between words so that it is no wider than what stands below it."""
+    widest = max(width, *map(len, header.split()))
+    return "\n".join(textwrap.wrap(header, widest, break_long_words=False))
 
 
 def _markdown(sections: Sequence[Section]) -> str:
@@ -89,9 +99,9 @@ def _markdown(sections: Sequence[Section]) -> str:
 
 
 def _csv(sections: Sequence[Section]) -> str:
-    """One tidy table at full precision; ``section`` says which table a row belongs to."""
+    """All tables in one sheet at full precision; ``section`` says which one a row belongs to."""
     frames = [section.frame.assign(section=section.title) for section in sections]
-    table = pd.concat(frames, ignore_index=True)
+    table = pd.concat(frames, ignore_index=True).convert_dtypes()
     return table[["section", *table.columns.drop("section")]].to_csv(index=False)
 
 

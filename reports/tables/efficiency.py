@@ -16,6 +16,7 @@ from reports.section import Column, Section
 BATCH, DIM, WORLD = 2048, 8192, 8
 GATHERED, LOCAL = f"{BATCH} gathered", f"{WORLD} x {BATCH // WORLD} local"
 LAYOUTS = {"gather": GATHERED, "local": LOCAL}
+FEWEST_FOR_PERCENTILES = 5
 LOSS = Column("loss", left=True)
 YES_NO = Column("", lambda value: "yes" if value else "no", left=True)
 
@@ -35,6 +36,7 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
         raise ValueError("no record of the efficiency suite; run lossbench run --suite efficiency")
     chosen["forward_gmacs"] = chosen["forward_macs_cost_model"] * chosen["evaluations"] / 1e9
     counts = chosen[(chosen["implementation"] == "reference") & (chosen["variant"] == "")]
+    counts = counts.sort_values("pass", ascending=False, kind="stable")  # steps first
     counts = counts.drop_duplicates(["loss", "distribution"]).set_index(["loss", "distribution"])
     groups = chosen.groupby(["machine", "pass", "dtype", "inputs"], sort=False)
     measured = [_measured(rows, *group) for group, rows in groups]
@@ -84,7 +86,8 @@ def _like_for_like(counts: pd.DataFrame) -> Section:
     columns = {"loss": LOSS}
     for distribution, layout in LAYOUTS.items():
         gmacs = table[distribution]
-        values = {"gmacs": gmacs, "gflops": 2 * gmacs, "to_smi": gmacs / gmacs.get("smi")}
+        smi = gmacs.get("smi", float("nan"))
+        values = {"gmacs": gmacs, "gflops": 2 * gmacs, "to_smi": gmacs / smi}
         headers = {"gmacs": f"{layout}: GMACs", "gflops": "GFLOPs", "to_smi": "to SMI"}
         for name, value in values.items():
             rows[f"{distribution}_{name}"] = value.to_numpy()
@@ -92,7 +95,7 @@ def _like_for_like(counts: pd.DataFrame) -> Section:
             columns[f"{distribution}_{name}"] = Column(headers[name], show)
     notes = [
         f"Forward pass, D = {DIM}, as each paper writes its loss (implementation reference); "
-        "1 MAC = 2 FLOPs; all devices together. A training step costs three times as much."
+        "1 MAC = 2 FLOPs; all devices together."
     ]
     return Section("Like for like: every loss at both layouts", rows, columns, notes)
 
@@ -110,6 +113,7 @@ def _needs(counts: pd.DataFrame) -> Section:
                 "loss": _title(counts, loss),
                 "off_diagonal_gather": entries["gather"],
                 "off_diagonal_local": entries["local"],
+                "official_communicated_bytes": facts["official_communicated_bytes"],
                 "gather_layer_published": printed["gather_layer"].get(loss),
                 "gather_layer": facts["gather_layer"],
                 "global_batch_norm_published": printed["global_batch_norm"].get(loss),
@@ -120,33 +124,35 @@ def _needs(counts: pd.DataFrame) -> Section:
         "loss": LOSS,
         "off_diagonal_gather": Column(f"entries, {GATHERED}", "{:,.0f}".format),
         "off_diagonal_local": Column(LOCAL, "{:,.0f}".format),
+        "official_communicated_bytes": Column("MB a step", lambda value: f"{value / 1e6:,.0f}"),
         "gather_layer_published": Column("GL, paper", left=True),
-        "gather_layer": Column("code", YES_NO.format, left=True),
+        "gather_layer": Column("GL, code", YES_NO.format, left=True),
         "global_batch_norm_published": Column("GBN, paper", left=True),
-        "global_batch_norm": Column("code", YES_NO.format, left=True),
+        "global_batch_norm": Column("GBN, code", YES_NO.format, left=True),
     }
     notes = [
-        "Off-diagonal entries of all devices. GL: gather layer; GBN: global batch norm; paper: as "
-        "arXiv:2606.08332 prints it; code: the official code of the loss itself (that of Barlow "
-        "Twins sums its D x D matrix over devices instead of gathering)."
+        "Entries: off the diagonal, of all devices. MB a step: what each of 8 devices communicates "
+        "in a training step of the loss's official code (gathered views; for Barlow Twins the sum "
+        "of C and batch-norm statistics). GL: gather layer; GBN: global batch norm; as "
+        "arXiv:2606.08332 prints them, and as the official code of each loss has them."
     ]
-    gathered = counts["communicated_bytes"].where(counts["pass"] == "step").max()
-    if gathered > 0:
-        notes.append(f"Gathering costs each device {gathered / 1e6:.0f} MB a training step.")
     return Section("What each loss needs", pd.DataFrame(rows), columns, notes)
 
 
 def _measured(rows: pd.DataFrame, machine: str, pass_: str, dtype: str, inputs: str) -> Section:
     """Time and memory of one evaluation on one machine, with ratios to SMI in the same layout."""
     rows = rows.sort_values(["loss_batch", "loss", "implementation"])
-    to_smi = pd.concat([_ratios_to_smi(equal) for _, equal in rows.groupby("distribution")])
+    ratios = [_ratios_to_smi(equal) for _, equal in rows.groupby("distribution")]
+    to_smi = pd.concat(ratios).reindex(rows.index)
+    enough = rows["samples_ms"].map(len, na_action="ignore") >= FEWEST_FOR_PERCENTILES
     frame = pd.DataFrame(
         {
             "layout": rows["distribution"].map({"gather": BATCH, "local": BATCH // WORLD}),
-            "loss": [_label(row) for _, row in rows.iterrows()],
+            "loss": rows.apply(_label, axis="columns"),
             "median_ms": rows["median_ms"],
-            "p20_ms": rows["p20_ms"],
-            "p80_ms": rows["p80_ms"],
+            "samples": rows["samples_ms"].map(len, na_action="ignore"),
+            "p20_ms": rows["p20_ms"].where(enough),
+            "p80_ms": rows["p80_ms"].where(enough),
             "peak_mb": rows["peak_bytes"] / 1e6,
             "saved_mb": rows["saved_bytes"] / 1e6,
             "time_to_smi": to_smi["median_ms"],
@@ -158,6 +164,7 @@ def _measured(rows: pd.DataFrame, machine: str, pass_: str, dtype: str, inputs: 
         "layout": Column("batch"),
         "loss": LOSS,
         "median_ms": Column("ms", _milliseconds),
+        "samples": Column("n", "{:.0f}".format),
         "p20_ms": Column("p20", _milliseconds),
         "p80_ms": Column("p80", _milliseconds),
         "time_to_smi": Column("to SMI", _ratio),
@@ -167,22 +174,23 @@ def _measured(rows: pd.DataFrame, machine: str, pass_: str, dtype: str, inputs: 
     }
     if (rows["status"] != "ok").any():
         columns["status"] = Column("status", left=True)
-    samples = rows["samples_ms"].dropna().map(len)
     return Section(
         f"Measured: {pass_}, D = {DIM}, {dtype}, {inputs} inputs",
         frame.assign(machine=machine),
         columns,
         [
             f"{machine}. One device's work: its local batch of {BATCH // WORLD}, or the gathered "
-            f"{BATCH} without the gather itself. Medians of {samples.min():.0f} to "
-            f"{samples.max():.0f} samples. Ratios compare equal batches; MB = 10^6 bytes."
+            f"{BATCH} without the gather itself. ms: median of n samples; p20 and "
+            f"p80 from {FEWEST_FOR_PERCENTILES} samples on. Ratios are of medians at equal batch. "
+            "MB = 10^6 bytes."
         ],
     )
 
 
 def _ratios_to_smi(rows: pd.DataFrame) -> pd.DataFrame:
     """Time and peak memory over those of SMI's reference among ``rows``."""
-    smi = rows[(rows["loss"] == "smi") & (rows["implementation"] == "reference")]
+    published = (rows["implementation"] == "reference") & (rows["variant"] == "")
+    smi = rows[published & (rows["loss"] == "smi")]
     values = rows[["median_ms", "peak_bytes"]]
     return values / (smi.iloc[0][values.columns] if len(smi) else float("nan"))
 
@@ -200,7 +208,7 @@ def _label(row: pd.Series) -> str:
 
 
 def _milliseconds(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}" if value >= 10 else f"{value:.3f}"
 
 
 def _ratio(value: float) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -53,9 +54,14 @@ def test_help_imports_nothing_heavy():
         (["--loss", "smi", "--dtype", "float23"], "did you mean 'float32'.*bfloat16, float16"),
         (["--loss", "smi", "--pass", "backward"], "unknown pass 'backward'.*forward_grad, step"),
         (["--loss", "smi", "--distribution", "x"], "unknown distribution 'x'.*gather, local"),
-        (["--loss", "smi", "--batch", "1"], "batch must be at least 2, got 1"),
-        (["--loss", "smi", "--dim", "0"], "dim must be at least 1, got 0"),
-        (["--loss", "smi", "--world", "0"], "world must be at least 1, got 0"),
+        (["--loss", "smi", "--batch", "1"], "batch must be at least 2 .*got 1"),
+        (
+            ["--loss", "smi", "--batch", "99999999999"],
+            "below 2.31, got 99999999999",
+        ),
+        (["--loss", ","], "a list is written a,b,c without gaps, got ','"),
+        (["--loss", "smi", "--dim", "0"], "dim must be at least 1 .*got 0"),
+        (["--loss", "smi", "--world", "0"], "world must be at least 1 .*got 0"),
         (["--loss", "smi", "--batch", "many"], "--batch needs whole numbers.*got 'many'"),
         (["--loss", "smi", "--inputs", "digit"], "unknown inputs 'digit'; did you mean 'digits'"),
         (["--loss", "smi", "--inputs", "file:no.npz"], "no.npz: no such file"),
@@ -112,6 +118,26 @@ def test_run_as_json_prints_the_records(tmp_path):
     assert header["environment"]["threads"] == torch.get_num_threads()
     assert {"cpu", "memory_bytes", "numpy", "triton", "driver"} <= header["environment"].keys()
     assert {"git_commit", "git_dirty", "code_hash", "environment_hash"} <= header.keys()
+
+
+def test_a_list_replaces_only_its_part_of_a_suite():
+    result = lossbench("count", "--suite", "efficiency", "--loss", "smi", "--world", "4", "--json")
+    layouts = {(r["batch"], r["world"], r["distribution"]) for r in json.loads(result.stdout)}
+    assert layouts == {(256, 4, "local"), (256, 4, "gather")}
+
+
+def test_rows_that_differ_look_different():
+    dtypes = lossbench("count", "--loss", "smi", "--dim", "16", "--dtype", "float32,bfloat16")
+    assert "smi bfloat16" in dtypes.stdout
+    variant = lossbench("count", "--loss", "smi", "--dim", "16", "--set", "smi.lambda_=2")
+    assert "smi lambda_=2.0" in variant.stdout
+
+
+def test_no_arguments_show_the_help():
+    result = lossbench()
+    assert result.returncode == 0
+    assert "Commands:" in result.stdout
+    assert len(result.stdout.splitlines()) > 5
 
 
 def test_ci_gets_plain_progress_and_a_pipe_gets_none(tmp_path):
@@ -182,17 +208,24 @@ def test_a_full_disk_is_one_line_and_the_file_stays_readable(tmp_path):
 
 
 def test_interrupt_says_how_to_resume(tmp_path):
+    path = tmp_path / "run.jsonl"
     command = [sys.executable, "-m", "bench", "run", "--suite", "scaling"]
     process = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "run.jsonl")],
+        [*command, "--out", str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=QUIET,
+        # a shell without job control starts its children with the signal ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    time.sleep(5)
-    process.send_signal(2)
-    _, errors = process.communicate(timeout=30)
+    try:
+        while not path.exists() or path.read_bytes().count(b"\n") < 2:  # header and a record
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert errors == "lossbench: interrupted; run the same command again to resume\n"
 

@@ -22,6 +22,8 @@ GOOD = {
     "peak_bytes": 10_000,
     "device": "cpu",
     "machine": "this one",
+    "status": "ok",
+    "reason": "",
     "time_ratio": {"value": 1.5, "low": 1.4, "high": 1.6},
 }
 
@@ -55,10 +57,28 @@ def test_peak_fails_beyond_one_per_cent(baseline, peak, fails):
 def test_time_fails_only_if_the_whole_interval_is_above(baseline):
     noisy = GOOD | {"time_ratio": {"value": 2.5, "low": 1.8, "high": 4.0}}
     assert baseline.check("case", noisy) == []
-    slower = GOOD | {"time_ratio": {"value": 2.0, "low": 1.9, "high": 2.1}}
+    slower = GOOD | {"time_ratio": {"value": 3.0, "low": 2.9, "high": 3.1}}
     (problem,) = baseline.check("case", slower)
-    assert problem == "takes 2.00 times the reference's time (95%: 1.90 to 2.10), baseline 1.50"
+    assert problem == "takes 3.00 times its yardstick's time (95%: 2.90 to 3.10), baseline 1.50"
+    assert baseline.unchecked == []
     assert baseline.check("case", slower | {"machine": "another"}) == []
+    assert baseline.unchecked == ["case: no time ratio of another in the baseline"]
+
+
+def test_a_device_without_a_baseline_is_said(baseline):
+    assert baseline.check("case", GOOD | {"device": "cuda"}) == []
+    assert baseline.unchecked == ["case: no peak memory of cuda in the baseline"]
+
+
+def test_a_wrong_value_fails(baseline):
+    wrong = GOOD | {"status": "invalid", "reason": "the value is 2; in fp64 it is 1"}
+    assert baseline.check("case", wrong) == ["the value is 2; in fp64 it is 1"]
+
+
+def test_a_damaged_baseline_is_named(tmp_path):
+    (tmp_path / "baseline.json").write_text("{")
+    with pytest.raises(ValueError, match=r"baseline\.json is not JSON .*restore it from git"):
+        Baseline(tmp_path / "baseline.json")
 
 
 def test_an_unknown_case_fails(baseline):
@@ -75,6 +95,7 @@ def test_another_device_adds_its_peak_and_keeps_the_first(baseline):
 REGRESSIONS = {
     "macs_flop_counter is": ("ab = a @ b.T", "ab = (a @ b.T + a @ b.T) / 2"),
     "saved_bytes is": ("ab = a @ b.T /", "ab = (a * 1.0) @ b.T /"),
+    "times its yardstick's time": ("a, b = unit", "__import__('time').sleep(0.1)\n    a, b = unit"),
     "peak_bytes is": ("ab = a @ b.T /", "waste = torch.empty(1024, 1024)\n    ab = a @ b.T /"),
 }
 
@@ -85,6 +106,9 @@ def scratch(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scratch") / "copy"
     ignore = shutil.ignore_patterns(".git", ".tox", "runs", "__pycache__", "results")
     shutil.copytree(ROOT, folder, ignore=ignore)
+    # the committed baseline may be another machine's
+    update = benchmark(folder, "-k", "nt_xent", "--benchmark-update-baseline")
+    assert update.returncode == 0, update.stdout
     return folder
 
 
@@ -138,7 +162,7 @@ def test_a_slower_implementation_is_caught_and_a_noisy_machine_is_not(scratch):
         file.write_text(original + SLOWER.replace("WASTE", "5"))
         result = benchmark(scratch, *only)
         assert result.returncode == 1
-        assert "times the reference's time" in result.stdout
+        assert "times its yardstick's time" in result.stdout
     finally:
         file.write_text(original)
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from bench.case import Case
-from bench.inputs import file_shape, identity, make_views
+from bench.inputs import file_facts, identity, make_views
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_digits_repeat_with_other_augmentations_beyond_the_data_set():
 def test_own_embeddings(tmp_path, views, suffix):
     path = tmp_path / f"z{suffix}"
     save(path, z_a=views[0], z_b=views[1])
-    assert file_shape(str(path)) == (6, 4)
+    assert file_facts(str(path)) == (6, 4, "float32")
     read = make_views(Case("smi", batch=5, dim=4, inputs=f"file:{path}"))
     assert torch.equal(read[0], views[0][:5])
     assert torch.equal(read[1], views[1][:5])
@@ -65,40 +65,71 @@ def test_a_file_is_known_by_its_content(tmp_path, views):
     assert identity(f"file:{tmp_path}/two.npz") != one
 
 
+def test_only_the_two_views_are_read_in_any_byte_order(tmp_path, views):
+    arrays = [view.numpy().astype(">f8") for view in views]
+    labels = np.array(["cat", "dog"])
+    metadata = np.array([{"model": "resnet"}], dtype=object)
+    np.savez(tmp_path / "z.npz", z_a=arrays[0], z_b=arrays[1], labels=labels, metadata=metadata)
+    source = f"file:{tmp_path}/z.npz"
+    assert file_facts(f"{tmp_path}/z.npz") == (6, 4, "float64")
+    read = make_views(Case("smi", batch=6, dim=4, inputs=source, dtype="float64"))
+    assert torch.equal(read[0], views[0].double())
+
+
+def test_values_beyond_the_dtype_are_refused(tmp_path, views):
+    save(tmp_path / "z.npz", z_a=views[0].double() * 1e39, z_b=views[1].double())
+    case = Case("smi", batch=6, dim=4, inputs=f"file:{tmp_path}/z.npz")
+    with pytest.raises(ValueError, match="values too large for float32"):
+        make_views(case)
+
+
+def test_eight_bit_floats_are_refused(tmp_path, views):
+    tiny = [view.to(torch.float8_e4m3fn) for view in views]
+    save(tmp_path / "z.safetensors", z_a=tiny[0], z_b=tiny[1])
+    with pytest.raises(ValueError, match=r"z_a must be one of .* got float8_e4m3fn"):
+        file_facts(f"{tmp_path}/z.safetensors")
+
+
 def test_nan_is_located(tmp_path, views):
     views[1][2, 3] = float("nan")
     views[1][4, 0] = float("inf")
     save(tmp_path / "nan.npz", z_a=views[0], z_b=views[1])
     with pytest.raises(ValueError, match=r"z_b holds 2 NaN .* the first at row 2, column 3"):
-        file_shape(str(tmp_path / "nan.npz"))
+        file_facts(str(tmp_path / "nan.npz"))
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"x": torch.zeros(3, 2)}, "must hold arrays z_a and z_b; it holds x"),
-        ({"z_a": torch.zeros(3, 2), "z_b": torch.zeros(3, 4)}, r"shapes \(3, 2\) and \(3, 4\)"),
+        (
+            {"z_a": torch.zeros(3, 2), "z_b": torch.zeros(3, 4)},
+            r"same shape, got .*3, 2.* and .*3, 4",
+        ),
         ({"z_a": torch.zeros(1, 2), "z_b": torch.zeros(1, 2)}, "N at least 2"),
         ({"z_a": torch.zeros(3), "z_b": torch.zeros(3)}, r"N x D .* got \(3,\)"),
-        ({"z_a": torch.zeros(3, 2).int(), "z_b": torch.zeros(3, 2)}, "z_a must be floating"),
+        (
+            {"z_a": torch.zeros(3, 2).int(), "z_b": torch.zeros(3, 2)},
+            "z_a must be one of float64, .* got int32",
+        ),
     ],
 )
 def test_files_that_are_not_two_views(tmp_path, arrays, message):
     save(tmp_path / "z.npz", **arrays)
     with pytest.raises(ValueError, match=message):
-        file_shape(str(tmp_path / "z.npz"))
+        file_facts(str(tmp_path / "z.npz"))
 
 
 def test_missing_damaged_and_foreign_files(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere\.npz: no such file"):
-        file_shape(str(tmp_path / "nowhere.npz"))
+        file_facts(str(tmp_path / "nowhere.npz"))
     for name in ("damaged.npz", "damaged.safetensors"):
         (tmp_path / name).write_bytes(b"not an archive")
         with pytest.raises(ValueError, match=f"{name} cannot be read"):
-            file_shape(str(tmp_path / name))
+            file_facts(str(tmp_path / name))
     (tmp_path / "z.csv").write_text("1,2\n")
     with pytest.raises(ValueError, match=r"must be an \.npz or \.safetensors file"):
-        file_shape(str(tmp_path / "z.csv"))
+        file_facts(str(tmp_path / "z.csv"))
 
 
 def save(path, **arrays: torch.Tensor) -> None:

@@ -31,6 +31,12 @@ def test_with_the_option_only_benchmarks_run_from_any_folder(folder):
     assert all("test_cost[" in line for line in collected)
 
 
+def test_updating_the_baseline_without_running_benchmarks_is_refused():
+    result = run_pytest("--benchmark-update-baseline", "tests/bench/test_timing.py")
+    assert result.returncode == 4
+    assert "--benchmark-update-baseline needs --benchmark" in result.stderr
+
+
 def test_explicit_paths_are_respected():
     everything = run_pytest("--benchmark", "--collect-only", "-q", "tests")
     assert everything.stdout.count("test_cost[") >= CASES

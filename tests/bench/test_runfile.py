@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,7 @@ def record(key: str) -> dict:
         "loss": "smi",
         "implementation": "reference",
         "pass": "step",
+        **dict.fromkeys(("median_ms", "p20_ms", "p80_ms", "peak_bytes", "saved_bytes", "macs"), 1),
     }
 
 
@@ -55,7 +57,7 @@ def test_what_is_written_is_read(path):
 
 def test_a_writer_continues_a_file(path):
     with Writer(path, HEADER) as writer:
-        assert [record["key"] for record in writer.records] == ["a", "b"]
+        assert list(writer.records) == ["a", "b"]
         writer.append(record("c"))
     assert keys(path) == ["a", "b", "c"]
 
@@ -78,6 +80,17 @@ def test_half_written_header_starts_anew(path):
     assert keys(path) == []
 
 
+def test_of_a_case_that_was_tried_again_the_last_record_counts(path):
+    with Writer(path, HEADER) as writer:
+        writer.append(record("a") | {"status": "oom"})
+    assert [r["status"] for r in read(path).records] == ["oom", "ok"]
+
+
+def test_a_device_is_not_a_run_file():
+    with pytest.raises(RunFileError, match="/dev/full cannot be written: it is not a regular"):
+        Writer(Path("/dev/full"), HEADER)
+
+
 @pytest.mark.parametrize("content", ["a line of somebody's notes", "first\nsecond\n"])
 def test_a_file_of_another_kind_is_left_alone(tmp_path, content):
     path = tmp_path / "notes.txt"
@@ -97,6 +110,12 @@ def test_a_file_of_another_kind_is_left_alone(tmp_path, content):
         (2, b"{}", r":2: key must be a str, got 'nothing'"),
         (2, json.dumps(record("a") | {"key": 3}).encode(), r":2: key must be a str, got 3"),
         (3, json.dumps(record("a") | {"status": "good"}).encode(), r":3: unknown status 'good'"),
+        (
+            3,
+            json.dumps(record("a") | {"peak_bytes": "x"}).encode(),
+            r":3: peak_bytes must be a",
+        ),
+        (3, b"[" * 100_000, r":3: not JSON"),
         (1, json.dumps(record("a")).encode(), r":1: schema must be a int"),
         (1, json.dumps(HEADER | {"schema": 99}).encode(), r":1: schema 99"),
     ],

@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-import losses
 from bench import sweep as sweep_module
 from bench.case import Case
+from bench.failures import describe_failure
 from bench.runfile import read
+from bench.suites import suite
 from bench.sweep import Limits, case_key, open_run, sweep
-from bench.worker import Worker, _failure
+from bench.worker import Worker
 
-CASES = [Case(loss, batch=8, dim=16, pass_="forward") for loss in losses.names()]
+LOSSES = ("barlow_twins", "nt_xent", "smi", "vicreg")
+CASES = [Case(loss, batch=8, dim=16, pass_="forward") for loss in LOSSES]
 
 
 class Quiet:
@@ -37,14 +39,17 @@ class Quiet:
         self.events.append((record["status"], case.loss))
 
 
+MEASURED = dict.fromkeys(("median_ms", "p20_ms", "p80_ms", "peak_bytes", "saved_bytes", "macs"), 1)
+
+
 class FakeWorker:
     """Stands in for the child process, so that a sweep's own logic is quick to test."""
 
     def __init__(self, device, memory_bytes=None):
         pass
 
-    def evaluate(self, case, timeout_s):
-        return {"status": "ok", "reason": "", "median_ms": 1.0}
+    def evaluate(self, case, timeout_s, measure=True):
+        return {"status": "ok", "reason": "", **MEASURED} if measure else {"macs": 1}
 
     def stop(self):
         pass
@@ -88,7 +93,31 @@ def test_budget_leaves_out_a_case_that_would_not_fit(tmp_path, fake_worker):
     huge = Case("smi", batch=2048, dim=800, pass_="forward")
     outcome, events = run(tmp_path / "run.jsonl", [CASES[2], huge], Limits(budget_s=60))
     assert (outcome.measured, outcome.left) == (1, 1)
-    assert events == [("start", "smi"), ("ok", "smi")]
+    assert events == [("start", "smi"), ("ok", "smi"), ("start", "smi"), ("timeout", "smi")]
+    left_out = outcome.records[1]
+    assert left_out["reason"] == "not measured: the budget was spent"
+    assert left_out["macs"] == 1  # counted all the same
+
+
+def test_what_time_or_memory_stopped_is_tried_again(tmp_path, monkeypatch, fake_worker):
+    statuses = dict(zip(LOSSES, ("timeout", "oom", "invalid", "unsupported"), strict=True))
+    failing = {"reason": "said why"}
+
+    def fail(self, case, timeout_s, measure=True):
+        return failing | {"status": statuses[case.loss]}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeWorker, "evaluate", fail)
+        run(tmp_path / "run.jsonl")
+    outcome, _ = run(tmp_path / "run.jsonl")
+    assert outcome.measured == 2
+    assert [record["status"] for record in outcome.records] == [
+        "ok",
+        "ok",
+        "invalid",
+        "unsupported",
+    ]
+    assert len(read(tmp_path / "run.jsonl").records) == 4
 
 
 @pytest.mark.parametrize(
@@ -111,7 +140,7 @@ def test_content_key_changes_with_the_case(change):
     assert case_key(case, header | {"environment_hash": "f"}) != case_key(case, header)
 
 
-def test_out_of_memory_timeout_and_crash_are_rows_and_the_sweep_goes_on(tmp_path, monkeypatch):
+def test_out_of_memory_is_a_row_and_the_sweep_goes_on(tmp_path):
     small, big = Case("smi", batch=8, dim=16), Case("barlow_twins", batch=2, dim=40_000)
     limits = Limits(memory_bytes=4 * 2**30, timeout_s=60)
     outcome, _ = run(tmp_path / "run.jsonl", [big, small], limits)  # C is 6.4 GB
@@ -119,6 +148,17 @@ def test_out_of_memory_timeout_and_crash_are_rows_and_the_sweep_goes_on(tmp_path
     assert statuses == [("barlow_twins", "oom"), ("smi", "ok")]
     assert outcome.records[0]["macs"] == 3 * 2 * 40_000**2  # counts need no memory
     assert "median_ms" not in outcome.records[0]
+    assert outcome.records[0]["reason"].endswith("6.4 GB more did not fit in memory")
+
+
+def test_a_check_that_does_not_fit_leaves_the_measurement(tmp_path):
+    # C is 1.02 GB in fp32; the fp64 truth needs twice that, on top of its own copies.
+    case = Case("barlow_twins", batch=8, dim=16_000, pass_="forward")
+    outcome, _ = run(tmp_path / "run.jsonl", [case], Limits(memory_bytes=4 * 2**30))
+    (record,) = outcome.records
+    assert (record["status"], record["reason"]) == ("ok", "not verified: oom")
+    assert record["value_fp64"] is None
+    assert record["peak_bytes"] > 4 * 16_000**2
 
 
 def test_a_case_that_takes_too_long_times_out_and_the_next_one_runs():
@@ -156,7 +196,7 @@ def test_a_killed_child_is_a_row_that_says_how_it_ended(number, status):
     ],
 )
 def test_failures_get_the_status_that_says_why(error, status):
-    fields = _failure(error)
+    fields = describe_failure(error)
     assert fields["status"] == status
     assert type(error).__name__ in fields["reason"]
 
@@ -196,7 +236,7 @@ def test_kill_at_random_moments_loses_nothing_finished_and_measures_nothing_twic
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     keys = [record["key"] for record in read(path).records]
-    assert len(keys) == len(set(keys)) == 48
+    assert len(keys) == len(set(keys)) == len(list(suite("smoke").cases()))
     assert keys[: len(finished)] == finished
 
 

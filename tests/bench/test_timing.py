@@ -1,5 +1,8 @@
 """Timing: what is run and kept, never how long it takes."""
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -64,9 +67,11 @@ def test_summary_keeps_the_raw_samples():
 
 
 def test_ratio_of_scripted_times_is_exact(monkeypatch):
-    slow, fast = "slow", "fast"
+    slow, fast = (lambda: None), (lambda: ())
     clock = {slow: 6.0, fast: 2.0}
-    monkeypatch.setattr("bench.paired.make_timer", lambda device: lambda call: (clock[call], None))
+    monkeypatch.setattr(
+        "bench.paired.make_timer", lambda *_, **__: lambda call: (clock[call], None)
+    )
     ratio = time_ratio(slow, fast, "cpu")
     assert (ratio.value, ratio.low, ratio.high) == pytest.approx((3.0, 3.0, 3.0))
 
@@ -79,7 +84,25 @@ def test_ratio_is_immune_to_a_drifting_clock(monkeypatch):
         now[0] *= 1.1
         return now[0], None
 
-    monkeypatch.setattr("bench.paired.make_timer", lambda device: timer)
-    ratio = time_ratio("a", "b", "cpu")
+    monkeypatch.setattr("bench.paired.make_timer", lambda *_, **__: timer)
+    ratio = time_ratio(lambda: None, lambda: (), "cpu")
     assert ratio.value == pytest.approx(1.0)
     assert ratio.low <= 1.0 <= ratio.high
+
+
+def test_waiting_for_a_core_is_not_the_calls_time_but_sleeping_is():
+    # Other processes take turns on this core; the call itself sleeps 20 ms and works a little.
+    spin = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(spin) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        timer = timing.make_timer("cpu", alone=True)
+        elapsed, _ = timer(lambda: (time.sleep(0.02), sum(range(3_000_000))))
+        start = time.thread_time()
+        sum(range(3_000_000))
+        work_ms = (time.thread_time() - start) * 1e3
+    finally:
+        for process in others:
+            process.kill()
+            process.wait()
+    assert elapsed >= 20
+    assert elapsed < 20 + 3 * work_ms

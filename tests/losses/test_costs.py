@@ -120,7 +120,20 @@ def test_smi_of_more_views_against_torch_flop_counter(count):
     ],
 )
 def test_all_gather_bytes(world, views, element_bytes, received):
-    arguments = (LOCAL_BATCH, DIM, views, world, element_bytes)
-    assert losses.all_gather_bytes(*arguments, "forward") == received
-    assert losses.all_gather_bytes(*arguments, "forward_grad") == received
-    assert losses.all_gather_bytes(*arguments, "step") == 2 * received
+    for pass_, passes in (("forward", 1), ("forward_grad", 1), ("step", 2)):
+        assert (
+            losses.all_gather_bytes(
+                losses.Exchange(LOCAL_BATCH, DIM, world, element_bytes, pass_, views)
+            )
+            == passes * received
+        )
+
+
+def test_official_barlow_twins_sums_statistics_and_c_over_devices():
+    # 7/4 of the elements move in a ring of 8: 2 x 2 D of batch norm, and D^2 of C, 4 bytes each
+    job = losses.Exchange(batch=256, dim=8192, world=8, element_bytes=4, pass_="step")
+    moved = 7 / 4 * 4 * (2 * 2 * 8192 + 8192**2)
+    assert losses.spec("barlow_twins").communicated_bytes(job) == moved
+    assert losses.spec("smi").communicated_bytes(job) == 0
+    for loss in ("vicreg", "nt_xent"):
+        assert losses.spec(loss).communicated_bytes(job) == 2 * 7 * 256 * 8192 * 2 * 4

@@ -10,6 +10,7 @@ from reports.page import make_table
 from reports.records import load
 from reports.tables.efficiency import build
 
+KEYS = ("key", "status", "reason", "loss", "implementation", "pass", "dtype", "inputs")
 PUBLISHED = {"Barlow Twins": "137.43", "VICReg": "274.87", "NT-Xent": "103.07", "SMI": "12.88"}
 
 
@@ -60,12 +61,59 @@ def test_what_each_loss_needs(sections):
     assert table["off_diagonal_gather"]["Barlow Twins"] == 8192 * 8191
     assert table["off_diagonal_gather"]["NT-Xent"] == 4096 * 4094
     assert table["off_diagonal_local"]["SMI"] == 8 * 3 * 256 * 255
-    assert table["gather_layer_published"].to_dict() == {
-        "Barlow Twins": "yes",
-        "NT-Xent": "yes",
-        "SMI": "no",
-        "VICReg": "yes",
-    }
+    assert table["gather_layer_published"]["Barlow Twins"] == "yes"
+    assert table["gather_layer_published"]["SMI"] == "no"
+    assert table["official_communicated_bytes"]["SMI"] == 0
+    assert table["official_communicated_bytes"]["VICReg"] == 2 * 7 * 256 * 8192 * 2 * 4
+
+
+def test_a_run_without_smi_has_counts_and_no_ratios(records, write_run):
+    sections = build(load([write_run([r for r in records if r["loss"] == "nt_xent"])]))
+    assert set(sections[1].text()["to SMI"].iloc[:, 0]) == {"-"}
+    assert sections[1].frame["gather_gmacs"].item() == 103.079215104
+
+
+def test_a_run_in_which_everything_failed(records, write_run):
+    failed = [
+        {k: v for k, v in r.items() if not k.endswith("_ms") and k != "peak_bytes"}
+        | {"status": "oom"}
+        for r in records
+    ]
+    published, *_, measured = build(load([write_run(failed)]))
+    assert set(published.text()["difference"]) == {"0.00"}
+    assert set(measured.text()["ms"]) == {"-"}
+    uncounted = [
+        {k: r[k] for k in (*KEYS, "batch", "world", "dim", "distribution")} for r in failed
+    ]
+    with pytest.raises(ValueError, match="run lossbench run --suite efficiency"):
+        build(load([write_run(uncounted)]))
+
+
+def test_invalid_measurements_are_not_shown(records, write_run):
+    invalid = [dict(r, status="invalid") if r["loss"] == "smi" else r for r in records]
+    rows = build(load([write_run(invalid)]))[3].text()
+    assert set(rows[rows["loss"] == "SMI"]["ms"]) == {"-"}
+    assert set(rows["to SMI"].iloc[:, 0]) == {"-"}
+
+
+def test_an_ablation_is_a_row_of_its_own_and_never_the_yardstick(records, write_run):
+    smi = [r for r in records if r["loss"] == "smi"]
+    ablation = [
+        dict(r, key=f"a{r['key']}", variant="dependency=correlation", median_ms=5.0) for r in smi
+    ]
+    rows = build(load([write_run(ablation + records)]))[3].frame
+    rows = rows.set_index(["layout", "loss"]).sort_index()
+    assert rows["time_to_smi"][256, "SMI dependency=correlation"] == 0.5
+    assert rows["time_to_smi"][256, "SMI"] == 1.0
+
+
+def test_numbers_are_never_cut_in_the_terminal(records, write_run):
+    long = [dict(r, status="invalid") if r["loss"] == "vicreg" else dict(r) for r in records]
+    for record in long:
+        record["median_ms"] *= 1_000_000
+    text = make_table("efficiency", [write_run(long)], "terminal")
+    assert "\u2026" not in text
+    assert "10,000,000" in text
 
 
 def test_measured_ratios_compare_equal_batches(sections):
@@ -122,7 +170,7 @@ def test_runs_of_another_suite_are_refused(records, write_run):
 def test_terminal_form_fits_80_columns(records, write_run):
     text = make_table("efficiency", [write_run(records)], "terminal")
     assert max(map(len, text.splitlines())) <= 80
-    assert "Barlow Twins  2048 gathered        137.43  137.438953472  137.43" in text
+    assert "Barlow Twins  2048 gathered     137.43  137.438953472  137.43" in text
 
 
 def test_csv_form_is_tidy_and_full_precision(records, write_run):

@@ -10,7 +10,13 @@ import pytest
 from reports.page import make_table, refresh
 
 ROOT = Path(__file__).parents[2]
-PAGES = [path for path in ROOT.glob("*.md") if "<!-- lossreport" in path.read_text()]
+FOLDERS = ("*.md", "docs/**/*.md", "kernels/*.md", "reports/**/*.md")
+PAGES = [
+    path
+    for folder in FOLDERS
+    for path in ROOT.glob(folder)
+    if "<!-- lossreport" in path.read_text()
+]
 
 
 def lossreport(*arguments: str) -> subprocess.CompletedProcess[str]:
