@@ -5,6 +5,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.sweep import OUT_OF_BUDGET
+
 
 def counts(records: list[dict[str, Any]]) -> None:
     """Print what was counted. MACs and FLOPs are of the whole job, bytes of one device."""
@@ -18,7 +20,7 @@ def counts(records: list[dict[str, Any]]) -> None:
             f"{record['saved_bytes'] / 1e6:,.1f}",
             "yes" if record["counts_agree"] else "NO",
         )
-    Console(soft_wrap=False).print(table)
+    Console().print(table)
     for record in records:
         if record["counts_note"]:
             print(f"{record['loss']} {record['implementation']}: {record['counts_note']}")
@@ -41,16 +43,16 @@ def measurements(records: list[dict[str, Any]]) -> None:
         )
     Console().print(table)
     for record in records:
-        if record["status"] != "ok":
+        if record["status"] != "ok" and record["reason"] != OUT_OF_BUDGET:
             print(f"{' '.join(_case(record))}: {record['status']}: {record['reason']}")
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("loss", no_wrap=True)
+    table.add_column("loss", overflow="fold")  # gives way, so that no number is cut
     for column in columns:
         number = column not in ("N x D", "pass", "agree", "status")
-        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
     return table
 
 

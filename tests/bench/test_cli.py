@@ -133,6 +133,20 @@ def test_rows_that_differ_look_different():
     assert "smi lambda_=2.0" in variant.stdout
 
 
+def test_a_long_label_gives_way_and_no_number_is_cut():
+    result = lossbench("count", "--loss", "smi", "--set", "smi.dependency=squared_correlation")
+    assert "4.832" in result.stdout  # 9 x 256^2 x 8192 MACs, in 10^9
+    assert "\u2026" not in result.stdout
+
+
+def test_what_the_budget_leaves_out_is_no_failure_and_no_noise(tmp_path):
+    out = ["--out", str(tmp_path / "run.jsonl"), "--budget", "0.1s"]
+    result = lossbench("run", "--loss", "smi", "--batch", "8,16", "--dim", "16", *out)
+    assert result.returncode == 0
+    assert "the budget of 0.1s left out" in result.stderr
+    assert "not measured" not in result.stdout
+
+
 def test_no_arguments_show_the_help():
     result = lossbench()
     assert result.returncode == 0
