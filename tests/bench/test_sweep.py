@@ -17,7 +17,6 @@ from bench import sweep as sweep_module
 from bench.case import Case
 from bench.failures import describe_failure
 from bench.runfile import read
-from bench.suites import suite
 from bench.sweep import Limits, case_key, open_run, sweep
 from bench.worker import Worker
 
@@ -216,28 +215,40 @@ def test_cuda_where_there_is_none_is_a_row():
 
 def test_kill_at_random_moments_loses_nothing_finished_and_measures_nothing_twice(tmp_path):
     path = tmp_path / "run.jsonl"
-    command = [sys.executable, "-m", "bench", "run", "--suite", "smoke", "--out", str(path)]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    batches = ",".join(map(str, range(2, 122)))
+    grid = ["--loss", "smi", "--batch", batches, "--dim", "16", "--pass", "forward"]
+    command = [sys.executable, "-m", "bench", "run", *grid, "--out", str(path)]
+    options = {
+        "env": os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
     generator = random.Random(0)
     finished: list[str] = []
     for _ in range(20):
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(generator.uniform(1, 5))
-        process.kill()
-        process.wait()
-        if path.exists() and b"\n" in path.read_bytes():
-            lines = path.read_bytes().split(b"\n")[1:-1]
-            keys = [json.loads(line)["key"] for line in lines]
-            assert keys[: len(finished)] == finished
-            finished = keys
-    assert len(finished) > 0
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    keys = [record["key"] for record in read(path).records]
-    assert len(keys) == len(set(keys)) == len(list(suite("smoke").cases()))
+        with subprocess.Popen(command, **options) as process:
+            while len(keys_of(path)) == len(finished) and process.poll() is None:
+                time.sleep(0.02)
+            time.sleep(generator.uniform(0, 0.5))
+            assert process.poll() is None, "the sweep ended before it could be killed"
+            process.kill()
+        keys = keys_of(path)
+        assert keys[: len(finished)] == finished
+        assert len(keys) > len(finished)
+        finished = keys
+    assert len(finished) < 120
+    result = subprocess.run(command, **options)
+    assert result.returncode == 0
+    keys = keys_of(path)
+    assert len(keys) == len(set(keys)) == 120
     assert keys[: len(finished)] == finished
+    assert [record["key"] for record in read(path).records] == keys
+
+
+def keys_of(path: Path) -> list[str]:
+    """Keys of the whole lines of a run file, as they stand in it."""
+    lines = path.read_bytes().split(b"\n")[1:-1] if path.exists() else []
+    return [json.loads(line)["key"] for line in lines]
 
 
 def test_children_end_with_their_parent(tmp_path):
