@@ -8,7 +8,10 @@ import pandas as pd
 from bench.runfile import read
 
 MEASURED = ("median_ms", "p20_ms", "p80_ms", "samples_ms", "peak_bytes")
-COUNTED = ("gmacs", "forward_macs_cost_model", "title", "variant", "saved_bytes")
+COUNTED = (
+    *("gmacs", "forward_macs_cost_model", "title", "variant", "saved_bytes"),
+    *("off_diagonal_entries", "official_communicated_bytes", "gather_layer", "global_batch_norm"),
+)
 
 
 def load(paths: Sequence[Path]) -> pd.DataFrame:

@@ -107,13 +107,14 @@ def _needs(counts: pd.DataFrame) -> Section:
     for loss in counts.index.unique("loss"):
         of_loss = counts.loc[loss]
         facts = of_loss.iloc[0]
+        step_bytes = facts["official_communicated_bytes"] if facts["pass"] == "step" else None
         entries = of_loss["off_diagonal_entries"].reindex(list(LAYOUTS))
         rows.append(
             {
                 "loss": _title(counts, loss),
                 "off_diagonal_gather": entries["gather"],
                 "off_diagonal_local": entries["local"],
-                "official_communicated_bytes": facts["official_communicated_bytes"],
+                "official_communicated_bytes": step_bytes,
                 "gather_layer_published": printed["gather_layer"].get(loss),
                 "gather_layer": facts["gather_layer"],
                 "global_batch_norm_published": printed["global_batch_norm"].get(loss),

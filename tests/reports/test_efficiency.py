@@ -67,6 +67,11 @@ def test_what_each_loss_needs(sections):
     assert table["official_communicated_bytes"]["VICReg"] == 2 * 7 * 256 * 8192 * 2 * 4
 
 
+def test_bytes_of_a_step_are_not_taken_from_another_pass(records, write_run):
+    sections = build(load([write_run([r for r in records if r["pass"] == "forward"])]))
+    assert set(sections[2].text()["MB a step"]) == {"-"}
+
+
 def test_a_run_without_smi_has_counts_and_no_ratios(records, write_run):
     sections = build(load([write_run([r for r in records if r["loss"] == "nt_xent"])]))
     assert set(sections[1].text()["to SMI"].iloc[:, 0]) == {"-"}
