@@ -39,7 +39,7 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
     counts = counts.sort_values("pass", ascending=False, kind="stable")  # steps first
     counts = counts.drop_duplicates(["loss", "distribution"]).set_index(["loss", "distribution"])
     groups = chosen.groupby(["machine", "pass", "dtype", "inputs"], sort=False)
-    measured = [_measured(rows, *group) for group, rows in groups]
+    measured = [_measured(rows, *map(str, group)) for group, rows in groups]
     return [_published(counts), _like_for_like(counts), _needs(counts), *measured]
 
 
