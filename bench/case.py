@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
+
 import kernels  # noqa: F401 - registers its implementations
 import losses
 
@@ -30,6 +32,9 @@ class Case:
         device: "cpu" or "cuda".
         inputs: "random", "digits" or "file:PATH".
         hyperparameters: those that differ from the published defaults.
+        options: of the implementation, those that differ from its defaults.
+        contender: "" for an implementation of ours; else where a third party's is found, as
+            ``package.module:attribute?key=value``. ``implementation`` is then the name it goes by.
     """
 
     loss: str
@@ -43,10 +48,16 @@ class Case:
     device: str = "cpu"
     inputs: str = "random"
     hyperparameters: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    contender: str = ""
 
     def __post_init__(self) -> None:
         spec = losses.spec(self.loss)
-        losses.pick(f"implementation of {self.loss}", self.implementation, spec.implementations)
+        if not self.contender:
+            for name in self.options:
+                known = spec.options(self.implementation)
+                losses.pick(f"option of {self.loss} {self.implementation}", name, known)
+            losses.pick(f"implementation of {self.loss}", self.implementation, spec.implementations)
         losses.pick("dtype", self.dtype, DTYPES)
         losses.pick("pass", self.pass_, losses.PASSES)
         losses.pick("distribution", self.distribution, DISTRIBUTIONS)
@@ -69,13 +80,35 @@ class Case:
 
     @property
     def cost(self) -> losses.Cost:
-        """The cost model's counts of one evaluation."""
-        return losses.spec(self.loss).cost(self.implementation, self.loss_batch, self.dim)
+        """The cost model's counts of one evaluation; of a contender, those of the reference."""
+        name = "reference" if self.contender else self.choice.implementation
+        element = max(element_bytes("float32"), element_bytes(self.dtype))
+        problem = losses.Problem(
+            self.loss_batch, self.dim, element_bytes=element, device=self.device
+        )
+        options = {} if self.implementation == "auto" else self.options
+        return losses.spec(self.loss).cost(name, problem, **options)
+
+    @property
+    def choice(self) -> losses.Choice:
+        """The implementation that runs: the case's own, or the one that ``auto`` chooses."""
+        if self.implementation != "auto" or self.contender:
+            return losses.Choice(self.implementation, "as asked for", ())
+        return losses.explain(
+            self.loss,
+            batch=self.loss_batch,
+            dim=self.dim,
+            pass_="forward" if self.pass_ == "forward" else "step",
+            dtype=getattr(torch, self.dtype),
+            device=self.device,
+            **self.options,
+        )
 
     @property
     def variant(self) -> str:
-        """Hyperparameters that differ from the published ones, "" for none."""
-        return ",".join(f"{name}={value}" for name, value in sorted(self.hyperparameters.items()))
+        """Hyperparameters and options that differ from the defaults, "" for none."""
+        settings = {**self.hyperparameters, **self.options}
+        return ",".join(f"{name}={value}" for name, value in sorted(settings.items()))
 
     @property
     def label(self) -> str:
@@ -89,6 +122,7 @@ class Case:
     def describe(self) -> dict[str, Any]:
         """The case as flat, JSON-safe fields; every hyperparameter is spelled out."""
         fields = asdict(self)
+        del fields["options"]
         fields["pass"] = fields.pop("pass_")
         chosen = losses.spec(self.loss).configure(**self.hyperparameters)
         fields["hyperparameters"] = ", ".join(f"{k}={v}" for k, v in asdict(chosen).items())

@@ -6,21 +6,34 @@ loss = losses.create("smi", lambda_=10.0)
 value = loss(z_a, z_b)
 """
 
-from losses.costs import PASSES, Cost, Exchange, all_gather_bytes
+from losses.auto import Choice
+from losses.costs import PASSES, Cost, Exchange, Problem, all_gather_bytes
 from losses.discovery import import_all
 from losses.loss import Loss
 from losses.naming import pick
-from losses.registry import LossSpec, cost_model, create, implementation, names, register, spec
+from losses.registry import (
+    LossSpec,
+    cost_model,
+    create,
+    explain,
+    implementation,
+    names,
+    register,
+    spec,
+)
 
 __all__ = [
     "PASSES",
+    "Choice",
     "Cost",
     "Exchange",
     "Loss",
     "LossSpec",
+    "Problem",
     "all_gather_bytes",
     "cost_model",
     "create",
+    "explain",
     "implementation",
     "import_all",
     "names",

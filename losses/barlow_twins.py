@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from losses.costs import Cost, Exchange, all_reduce_bytes
+from losses.costs import Cost, Exchange, Problem, all_reduce_bytes
+from losses.cross_norm import TILE_ARRAYS, gram_norm, gram_norm_macs, swept_norm, swept_norm_macs
 from losses.matrix import off_diagonal
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive, require_weight
+from losses.tiles import workspace_side
 
 
 def official_bytes(job: Exchange) -> int:
@@ -54,8 +56,7 @@ class BarlowTwins:
 @implementation("barlow_twins", "reference")
 def reference(hp: BarlowTwins, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
     """The D x D cross-correlation matrix, as the paper writes it."""
-    a = functional.batch_norm(z_a, None, None, training=True, eps=hp.eps)
-    b = functional.batch_norm(z_b, None, None, training=True, eps=hp.eps)
+    a, b = _standardised(hp, z_a, z_b)
     correlation = a.T @ b / len(a)
     return {
         "on_diagonal": (1 - correlation.diagonal()).square().sum(),
@@ -64,7 +65,67 @@ def reference(hp: BarlowTwins, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
 
 
 @cost_model("barlow_twins", "reference")
-def reference_cost(batch: int, dim: int, views: int) -> Cost:
+def reference_cost(problem: Problem) -> Cost:
     """One D x D product over N samples, and its two gradients."""
-    product = batch * dim**2
-    return Cost(product, 2 * product, off_diagonal_entries=dim * (dim - 1))
+    product = problem.batch * problem.dim**2
+    elements = problem.batch * problem.dim
+    peak = max(4 * elements, 2 * elements + 4 * problem.dim**2)
+    return Cost(product, 2 * product, _entries(problem), peak)
+
+
+@implementation("barlow_twins", "gram")
+def gram(hp: BarlowTwins, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
+    """Sum of all squared correlations as ``<A A^T, B B^T> / N^2``: N x N instead of D x D."""
+    a, b = _standardised(hp, z_a, z_b)
+    return _without_product(hp, a, b, gram_norm(a, b))
+
+
+@cost_model("barlow_twins", "gram")
+def gram_cost(problem: Problem) -> Cost:
+    """Two symmetric Grams over D features, and one product with each."""
+    elements = problem.batch * problem.dim
+    peak = max(6 * elements, 4 * elements + 3 * problem.batch**2)
+    return Cost(*gram_norm_macs(problem, operands=2), _entries(problem), peak)
+
+
+@implementation("barlow_twins", "chunked")
+def chunked(
+    hp: BarlowTwins, z_a: Tensor, z_b: Tensor, *, workspace_bytes: int | None = None
+) -> dict[str, Tensor]:
+    """The Grams, or C where N > D, a tile at a time, with the gradient in the same sweep."""
+    side = _side(workspace_bytes, z_a.device.type, z_a.element_size())
+    a, b = _standardised(hp, z_a, z_b)
+    return _without_product(hp, a, b, swept_norm(side, a, b))
+
+
+@cost_model("barlow_twins", "chunked")
+def chunked_cost(problem: Problem, workspace_bytes: int | None = None) -> Cost:
+    """The tiles of the smaller form, and two products for the gradient of each."""
+    side = _side(workspace_bytes, problem.device, problem.element_bytes)
+    macs = swept_norm_macs(problem, 2, side)
+    elements = problem.batch * problem.dim
+    tile = min(side, problem.batch, problem.dim) ** 2
+    peak = max(7 * elements, 4 * elements + TILE_ARRAYS * tile)
+    return Cost(*macs, _entries(problem), peak, gradient_in_forward=True)
+
+
+def _side(workspace_bytes: int | None, device: str, element_bytes: int) -> int:
+    return workspace_side(workspace_bytes, device, element_bytes, TILE_ARRAYS)
+
+
+def _entries(problem: Problem) -> int:
+    return problem.dim * (problem.dim - 1)
+
+
+def _standardised(hp: BarlowTwins, *views: Tensor) -> list[Tensor]:
+    return [functional.batch_norm(z, None, None, training=True, eps=hp.eps) for z in views]
+
+
+def _without_product(hp: BarlowTwins, a: Tensor, b: Tensor, squares: Tensor) -> dict[str, Tensor]:
+    """The terms from ``||A^T B||^2``: the diagonal of C takes O(ND)."""
+    diagonal = (a * b).mean(dim=0)
+    off_diagonal = squares / len(a) ** 2 - diagonal.square().sum()
+    return {
+        "on_diagonal": (1 - diagonal).square().sum(),
+        "off_diagonal": hp.lambda_ * off_diagonal,
+    }

@@ -14,24 +14,49 @@ PASSES = ("forward", "forward_grad", "step")
 
 
 @dataclass(frozen=True)
+class Problem:
+    """The batch that one evaluation of a loss sees.
+
+    Attributes:
+        batch: samples, N.
+        dim: embedding dimension, D.
+        views: number of views, V.
+        element_bytes: bytes of an element of the dtype that the loss is computed in.
+        device: type of the device, such as "cpu": it decides how work is cut up.
+    """
+
+    batch: int
+    dim: int
+    views: int = 2
+    element_bytes: int = 4
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
 class Cost:
     """Counts of one evaluation of a loss on one batch of N x D views.
 
     Attributes:
         forward_macs: multiply-adds of the matrix products in the forward pass.
-        backward_macs: multiply-adds of the matrix products in the backward pass, with a gradient
-            for every view.
+        backward_macs: multiply-adds of the matrix products of the gradient, for every view.
         off_diagonal_entries: pairs the loss pushes apart, as its paper counts them.
+        peak_elements: elements that a step holds at most beyond its inputs, to about a third:
+            enough to tell what fits.
+        gradient_in_forward: the gradient is computed by the forward pass, if one is asked for.
     """
 
     forward_macs: int
     backward_macs: int
     off_diagonal_entries: int
+    peak_elements: int
+    gradient_in_forward: bool = False
 
     def macs(self, pass_: str) -> int:
         """Multiply-adds of one of ``PASSES``."""
         pick("pass", pass_, PASSES)
-        return self.forward_macs + (self.backward_macs if pass_ == "step" else 0)
+        if pass_ == "forward" or (pass_ == "forward_grad" and not self.gradient_in_forward):
+            return self.forward_macs
+        return self.forward_macs + self.backward_macs
 
     def flops(self, pass_: str) -> int:
         """Floating-point operations of one of ``PASSES``: two for each multiply-add."""

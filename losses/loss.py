@@ -1,11 +1,12 @@
 """The module a training script sees. Validates once, here, and computes in fp32 or wider."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from losses.autograd import no_autocast
 
 
 class Loss(nn.Module):
@@ -47,7 +48,7 @@ class Loss(nn.Module):
     def terms(self, *views: Tensor) -> dict[str, Tensor]:
         """Weighted parts of the loss, by name; they add up to ``forward(*views)``."""
         self._validate(views)
-        with _no_autocast(views[0].device.type):
+        with no_autocast(views[0].device.type):
             wide = [view.to(torch.promote_types(view.dtype, torch.float32)) for view in views]
             return self._compute(self.hyperparameters, *wide)
 
@@ -62,12 +63,6 @@ class Loss(nn.Module):
         first = views[0]
         for index, view in enumerate(views):
             _validate_view(f"z_{'abcdefghijklmnopqrstuvwxyz'[index % 26]}", view, first)
-
-
-def _no_autocast(device_type: str) -> AbstractContextManager[object]:
-    if torch.amp.is_autocast_available(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()  # such as "meta", where costs are counted
 
 
 def _validate_view(name: str, view: Tensor, first: Tensor) -> None:

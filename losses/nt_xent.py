@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from losses.costs import Cost, all_gather_bytes
+from losses.costs import Cost, Problem, all_gather_bytes
 from losses.matrix import unit_rows
+from losses.pairs import pair_cost, pair_logsumexp
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive
+from losses.rows import stacked_unit_rows
+from losses.tiles import GRAM_SIDE, workspace_side
 
 
 @register(
@@ -61,7 +64,65 @@ def _without_self(similarity: Tensor) -> Tensor:
 
 
 @cost_model("nt_xent", "reference")
-def reference_cost(batch: int, dim: int, views: int) -> Cost:
+def reference_cost(problem: Problem) -> Cost:
     """Three N x N products over D features, and two gradients for each."""
-    product = batch**2 * dim
-    return Cost(3 * product, 6 * product, 2 * batch * (2 * batch - 2))
+    product = problem.batch**2 * problem.dim
+    elements = problem.batch * problem.dim
+    peak = max(6 * elements, 3 * elements + 9 * problem.batch**2)
+    return Cost(3 * product, 6 * product, _negatives(problem), peak)
+
+
+@implementation("nt_xent", "gram")
+def gram(hp: NTXent, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
+    """One symmetric Gram of the stacked views, kept for the gradient."""
+    return _stacked(hp, z_a, z_b, GRAM_SIDE, keep=True)
+
+
+@cost_model("nt_xent", "gram")
+def gram_cost(problem: Problem) -> Cost:
+    """The tiles of the upper triangle; one product for the gradient."""
+    macs = pair_cost(problem, GRAM_SIDE, keep=True)
+    elements = problem.batch * problem.dim
+    peak = max(7 * elements, 4 * elements + 7 * problem.batch**2)
+    return Cost(*macs, _negatives(problem), peak)
+
+
+@implementation("nt_xent", "chunked")
+def chunked(
+    hp: NTXent, z_a: Tensor, z_b: Tensor, *, workspace_bytes: int | None = None
+) -> dict[str, Tensor]:
+    """The Gram a tile at a time; the gradient computes the tiles again."""
+    side = _side(workspace_bytes, z_a.device.type, z_a.element_size())
+    return _stacked(hp, z_a, z_b, side, keep=False)
+
+
+@cost_model("nt_xent", "chunked")
+def chunked_cost(problem: Problem, workspace_bytes: int | None = None) -> Cost:
+    """The tiles of the upper triangle, twice, and two products for the gradient of each."""
+    side = _side(workspace_bytes, problem.device, problem.element_bytes)
+    macs = pair_cost(problem, side, keep=False, recompute=True)
+    elements = problem.batch * problem.dim
+    peak = max(7 * elements, 4 * elements + TILE_ARRAYS * min(side, problem.batch) ** 2)
+    return Cost(*macs, _negatives(problem), peak)
+
+
+TILE_ARRAYS = 3
+"""Tile-sized arrays alive at once."""
+
+
+def _side(workspace_bytes: int | None, device: str, element_bytes: int) -> int:
+    return workspace_side(workspace_bytes, device, element_bytes, TILE_ARRAYS)
+
+
+def _negatives(problem: Problem) -> int:
+    return 2 * problem.batch * (2 * problem.batch - 2)
+
+
+def _stacked(hp: NTXent, z_a: Tensor, z_b: Tensor, side: int, keep: bool) -> dict[str, Tensor]:
+    """Cross-entropy as softplus(logsumexp of the negatives - positive): no digit of it cancels."""
+    batch, scale = len(z_a), 1 / hp.temperature
+    z, _ = stacked_unit_rows((z_a, z_b), centre=False)
+    negatives, positive = pair_logsumexp(z, scale, side, keep)
+    rows = functional.softplus(negatives - positive)
+    of_a, of_b = rows.view(2, batch).mean(dim=1)
+    return {"anchors_a": of_a / 2, "anchors_b": of_b / 2}

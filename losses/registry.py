@@ -1,24 +1,34 @@
 """The registry of losses: a loss is a name, hyperparameters, implementations and cost models.
 
 A loss file registers itself with three decorators: ``register`` on its hyperparameter dataclass,
-``implementation`` on each way to compute it, ``cost_model`` on each way's counts.
+``implementation`` on each way to compute it, ``cost_model`` on each way's counts. Two
+implementations come by themselves: ``compiled`` with the reference, and ``auto`` with the loss.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
-from losses.costs import Cost, Exchange
+from losses import auto
+from losses.autograd import needs_gradient
+from losses.compiled import Compiled
+from losses.costs import Cost, Exchange, Problem
 from losses.loss import Loss
 from losses.naming import pick
 
 Compute = Callable[..., dict[str, Tensor]]
-"""``compute(hyperparameters, z_a, z_b, ...)`` -> weighted terms that add up to the loss."""
-CostModel = Callable[[int, int, int], Cost]
-"""``model(batch, dim, views)`` -> exact counts of one evaluation."""
+"""``compute(hyperparameters, z_a, z_b, ...)`` -> weighted terms that add up to the loss.
+
+Keyword-only parameters are options of the implementation; its cost model takes them too.
+"""
+CostModel = Callable[..., Cost]
+"""``model(problem)`` -> exact counts of one evaluation."""
 
 Hyperparameters = TypeVar("Hyperparameters", bound=type)
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -55,12 +65,24 @@ class LossSpec:
     implementations: dict[str, Compute] = field(default_factory=dict, repr=False)
     cost_models: dict[str, CostModel] = field(default_factory=dict, repr=False)
 
-    def cost(self, implementation: str, batch: int, dim: int, views: int = 2) -> Cost:
-        """Exact counts of one evaluation of ``implementation`` on ``views`` views of N x D."""
+    def cost(self, implementation: str, problem: Problem, **options: Any) -> Cost:
+        """Exact counts of one evaluation of ``implementation``.
+
+        Args:
+            implementation: one of ``implementations``, but ``auto``.
+            problem: the batch.
+            **options: of the implementation.
+        """
+        pick(f"implementation of {self.name}", implementation, self.cost_models)
+        if problem.views != 2 and not (self.many_views and problem.views > 2):
+            raise ValueError(f"{self.name} is not defined for {problem.views} views")
+        return self.cost_models[implementation](problem, **options)
+
+    def options(self, implementation: str) -> tuple[str, ...]:
+        """Names of the options that an implementation has beside the loss's hyperparameters."""
         pick(f"implementation of {self.name}", implementation, self.implementations)
-        if views != 2 and not (self.many_views and views > 2):
-            raise ValueError(f"{self.name} is not defined for {views} views")
-        return self.cost_models[implementation](batch, dim, views)
+        parameters = inspect.signature(self.implementations[implementation]).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
     def configure(self, **hyperparameters: Any) -> Any:
         """Build the hyperparameter dataclass.
@@ -87,6 +109,7 @@ def register(name: str, **facts: Any) -> Callable[[Hyperparameters], Hyperparame
 
     def decorate(hyperparameters: Hyperparameters) -> Hyperparameters:
         _enter(_SPECS, name, LossSpec(name=name, hyperparameters=hyperparameters, **facts))
+        _enter(_SPECS[name].implementations, "auto", _Auto(name))
         return hyperparameters
 
     return decorate
@@ -94,12 +117,24 @@ def register(name: str, **facts: Any) -> Callable[[Hyperparameters], Hyperparame
 
 def implementation(loss: str, name: str) -> Callable[[Function], Function]:
     """Decorator: register a ``Compute`` function as implementation ``name`` of ``loss``."""
-    return lambda function: _enter(_SPECS[loss].implementations, name, function)
+
+    def decorate(function: Function) -> Function:
+        if name == "reference":
+            _enter(_SPECS[loss].implementations, "compiled", Compiled(function))
+        return _enter(_SPECS[loss].implementations, name, function)
+
+    return decorate
 
 
 def cost_model(loss: str, name: str) -> Callable[[Function], Function]:
     """Decorator: register a ``CostModel`` function for implementation ``name`` of ``loss``."""
-    return lambda function: _enter(_SPECS[loss].cost_models, name, function)
+
+    def decorate(function: Function) -> Function:
+        if name == "reference":
+            _enter(_SPECS[loss].cost_models, "compiled", function)
+        return _enter(_SPECS[loss].cost_models, name, function)
+
+    return decorate
 
 
 def _enter(table: dict[str, Any], name: str, entry: Entry) -> Entry:
@@ -123,13 +158,13 @@ def spec(name: str) -> LossSpec:
     return _SPECS[pick("loss", name, _SPECS)]
 
 
-def create(name: str, implementation: str = "reference", **hyperparameters: Any) -> Loss:
+def create(name: str, implementation: str = "reference", **settings: Any) -> Loss:
     """Build a loss.
 
     Args:
         name: one of ``names()``.
         implementation: one of ``spec(name).implementations``.
-        **hyperparameters: fields of ``spec(name).hyperparameters``.
+        **settings: fields of ``spec(name).hyperparameters``, and options of the implementation.
 
     Returns:
         A module: ``loss(z_a, z_b)`` is a scalar, ``loss.terms(z_a, z_b)`` its weighted parts.
@@ -138,11 +173,79 @@ def create(name: str, implementation: str = "reference", **hyperparameters: Any)
         ValueError: an unknown name, or a value that a hyperparameter does not accept.
     """
     chosen = spec(name)
-    pick(f"implementation of {name}", implementation, chosen.implementations)
+    options = {k: settings.pop(k) for k in chosen.options(implementation) if k in settings}
+    compute = chosen.implementations[implementation]
     return Loss(
         name=name,
         implementation=implementation,
-        compute=chosen.implementations[implementation],
-        hyperparameters=chosen.configure(**hyperparameters),
+        compute=partial(compute, **options) if options else compute,
+        hyperparameters=chosen.configure(**settings),
         many_views=chosen.many_views,
     )
+
+
+def explain(
+    name: str,
+    *,
+    batch: int,
+    dim: int,
+    views: int = 2,
+    pass_: str = "step",
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    memory_bytes: int | None = None,
+) -> auto.Choice:
+    """What ``implementation="auto"`` runs for a batch, and why.
+
+    Args:
+        name: one of ``names()``.
+        batch: samples, N.
+        dim: embedding dimension, D.
+        views: number of views, V.
+        pass_: one of ``PASSES``.
+        dtype: of the embeddings.
+        device: where they are; asked for its free memory.
+        memory_bytes: memory that may be used; default: what is free.
+
+    Returns:
+        The choice: ``print`` it to see what was weighed.
+    """
+    element_bytes = torch.promote_types(dtype, torch.float32).itemsize
+    problem = Problem(batch, dim, views, element_bytes, torch.device(device).type)
+    if memory_bytes is None:
+        memory_bytes = auto.free_bytes(torch.device(device))
+    return _choose(spec(name), problem, pass_, memory_bytes)
+
+
+def _choose(spec: LossSpec, problem: Problem, pass_: str, memory_bytes: int) -> auto.Choice:
+    # compiled has the reference's counts, and takes seconds before its first call
+    names = (name for name in spec.cost_models if name != "compiled")
+    costs = {name: spec.cost(name, problem) for name in names}
+    return auto.choose(costs, pass_, problem.element_bytes, memory_bytes)
+
+
+class _Auto:
+    """The implementation that ``explain`` names, decided once for each kind of input."""
+
+    def __init__(self, loss: str) -> None:
+        self._loss = loss
+
+    def __call__(
+        self, hyperparameters: Any, *views: Tensor, memory_bytes: int | None = None
+    ) -> dict[str, Tensor]:
+        """The weighted terms of the loss."""
+        first = views[0]
+        kind = first.device.type
+        batch, dim = first.shape
+        problem = Problem(batch, dim, len(views), first.element_size(), kind)
+        pass_ = "step" if needs_gradient(*views) else "forward"
+        name = _decide(self._loss, problem, pass_, first.device, memory_bytes)
+        return spec(self._loss).implementations[name](hyperparameters, *views)
+
+
+@cache
+def _decide(
+    loss: str, problem: Problem, pass_: str, device: torch.device, memory_bytes: int | None
+) -> str:
+    memory_bytes = auto.free_bytes(device) if memory_bytes is None else memory_bytes
+    return _choose(spec(loss), problem, pass_, memory_bytes).implementation

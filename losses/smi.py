@@ -17,17 +17,22 @@ dependency of near-duplicates is resolved to a few per cent.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from losses.costs import Cost, no_exchange
+from losses.costs import Cost, Problem, no_exchange
 from losses.matrix import off_diagonal, unit_rows
 from losses.naming import pick
+from losses.pairs import pair_cost, pair_sum
 from losses.registry import cost_model, implementation, register
 from losses.require import require_number, require_positive, require_weight
+from losses.rows import positives, stacked_unit_rows
+from losses.tiles import GRAM_SIDE, workspace_side
 
 Reduction = Literal["mean", "sum"]
 Dependency = Literal["mutual_information", "squared_correlation", "correlation"]
@@ -126,8 +131,89 @@ def _reduce(hp: SMI, entries: Tensor) -> Tensor:
 
 
 @cost_model("smi", "reference")
-def reference_cost(batch: int, dim: int, views: int) -> Cost:
+def reference_cost(problem: Problem) -> Cost:
     """One N x N product over D features for each block, and two gradients for each."""
-    blocks = views * (views + 1) // 2
-    product = batch**2 * dim
-    return Cost(blocks * product, 2 * blocks * product, blocks * batch * (batch - 1))
+    blocks = problem.views * (problem.views + 1) // 2
+    product = problem.batch**2 * problem.dim
+    peak = max(4 * _elements(problem), 2 * _elements(problem) + 5 * blocks * problem.batch**2)
+    return Cost(blocks * product, 2 * blocks * product, _entries(problem), peak)
+
+
+@implementation("smi", "gram")
+def gram(hp: SMI, *views: Tensor) -> dict[str, Tensor]:
+    """One symmetric Gram of the stacked views; its gradient matrix is kept."""
+    return _stacked(hp, views, GRAM_SIDE, keep=True)
+
+
+@cost_model("smi", "gram")
+def gram_cost(problem: Problem) -> Cost:
+    """The tiles of the upper triangle; one product for the gradient."""
+    macs = pair_cost(problem, GRAM_SIDE, keep=True)
+    kept = (problem.views * problem.batch) ** 2
+    peak = max(3.5 * _elements(problem), 2 * _elements(problem) + kept)
+    return Cost(*macs, _entries(problem), round(peak))
+
+
+@implementation("smi", "chunked")
+def chunked(hp: SMI, *views: Tensor, workspace_bytes: int | None = None) -> dict[str, Tensor]:
+    """The Gram a tile at a time, with its gradient in the same sweep."""
+    side = _side(workspace_bytes, views[0].device.type, views[0].element_size())
+    return _stacked(hp, views, side, keep=False)
+
+
+@cost_model("smi", "chunked")
+def chunked_cost(problem: Problem, workspace_bytes: int | None = None) -> Cost:
+    """The tiles of the upper triangle, and two products for the gradient of each."""
+    side = _side(workspace_bytes, problem.device, problem.element_bytes)
+    macs = pair_cost(problem, side, keep=False)
+    tile = min(side, problem.batch) ** 2
+    peak = max(3.5 * _elements(problem), 2 * _elements(problem) + TILE_ARRAYS * tile)
+    return Cost(*macs, _entries(problem), round(peak), gradient_in_forward=True)
+
+
+TILE_ARRAYS = 4
+"""Tile-sized arrays alive at once."""
+
+
+def _side(workspace_bytes: int | None, device: str, element_bytes: int) -> int:
+    return workspace_side(workspace_bytes, device, element_bytes, TILE_ARRAYS)
+
+
+def _elements(problem: Problem) -> int:
+    return problem.views * problem.batch * problem.dim
+
+
+def _entries(problem: Problem) -> int:
+    blocks = problem.views * (problem.views + 1) // 2
+    return blocks * problem.batch * (problem.batch - 1)
+
+
+def _stacked(hp: SMI, views: Sequence[Tensor], side: int, keep: bool) -> dict[str, Tensor]:
+    batch, blocks = len(views[0]), len(views) * (len(views) + 1) // 2
+    z, scale = stacked_unit_rows(views, centre=True)
+    rho, x = positives(z, scale, batch)
+    error = hp.target - _dependency(hp, rho, x * (2 - x))
+    off = pair_sum(partial(_squared_dependency, hp), z, batch, side, keep)
+    count = blocks * batch * (batch - 1) if hp.reduction == "mean" else 1
+    on = _reduce(hp, error.square())
+    return {"on_diagonal": on, "off_diagonal": hp.lambda_ / count * off}
+
+
+def _squared_dependency(hp: SMI, rho: Tensor, needs_grad: bool) -> tuple[Tensor, Tensor | None]:
+    """Squared dependency of different samples and its derivative, overwriting ``rho``.
+
+    With f = -1/2 log(1 + t), t = eps - rho^2: d(f^2)/d rho = 2 f rho / (1 + t). Where rho is
+    rounded above 1, the derivative is zero, as autograd's is of the reference's clamp.
+    """
+    square = rho.square()
+    if hp.dependency == "correlation":
+        return square, rho.mul_(2) if needs_grad else None
+    if hp.dependency == "squared_correlation":
+        slope = rho.mul_(square).mul_(4) if needs_grad else None
+        return square.square_(), slope
+    t = (hp.eps - square).clamp_min_(hp.eps - 1)
+    f = torch.log1p(t).mul_(-0.5)
+    slope = None
+    if needs_grad:
+        slope = rho.masked_fill_(square > 1, 0.0).mul_(f).div_(t.add_(1)).mul_(2)
+    return f.square_(), slope

@@ -8,15 +8,19 @@
 Variance and covariance are unbiased. The factor 1/2 is the official code's; solo-learn drops it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 from torch.nn import functional
 
-from losses.costs import Cost, all_gather_bytes
+from losses.costs import Cost, Problem, all_gather_bytes
+from losses.cross_norm import TILE_ARRAYS, gram_norm, gram_norm_macs, swept_norm, swept_norm_macs
 from losses.matrix import off_diagonal
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive, require_weight
+from losses.tiles import workspace_side
 
 
 @register(
@@ -53,9 +57,67 @@ class VICReg:
 @implementation("vicreg", "reference")
 def reference(hp: VICReg, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
     """One D x D covariance matrix a view, as the paper writes it."""
+    return _terms(hp, z_a, z_b, _off_diagonal_covariance)
+
+
+@cost_model("vicreg", "reference")
+def reference_cost(problem: Problem) -> Cost:
+    """One D x D product over N samples for each view, and two gradients for each product."""
+    products = problem.views * problem.batch * problem.dim**2
+    elements = problem.batch * problem.dim
+    peak = max(8 * elements, 4 * elements + 5 * problem.dim**2)
+    return Cost(products, 2 * products, _entries(problem), peak)
+
+
+@implementation("vicreg", "gram")
+def gram(hp: VICReg, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
+    """Sum of all squared covariances as ``||X X^T||^2 / (N - 1)^2``: N x N instead of D x D."""
+    return _terms(hp, z_a, z_b, partial(_without_product, gram_norm))
+
+
+@cost_model("vicreg", "gram")
+def gram_cost(problem: Problem) -> Cost:
+    """One symmetric Gram over D features for each view, and one product with each."""
+    forward, backward = gram_norm_macs(problem, operands=1)
+    elements = problem.batch * problem.dim
+    peak = max(8 * elements, 4 * elements + 3 * problem.batch**2)
+    return Cost(problem.views * forward, problem.views * backward, _entries(problem), peak)
+
+
+@implementation("vicreg", "chunked")
+def chunked(
+    hp: VICReg, z_a: Tensor, z_b: Tensor, *, workspace_bytes: int | None = None
+) -> dict[str, Tensor]:
+    """The Grams, or covariances where N > D, a tile at a time, with the gradient in the sweep."""
+    side = _side(workspace_bytes, z_a.device.type, z_a.element_size())
+    return _terms(hp, z_a, z_b, partial(_without_product, partial(swept_norm, side)))
+
+
+@cost_model("vicreg", "chunked")
+def chunked_cost(problem: Problem, workspace_bytes: int | None = None) -> Cost:
+    """The upper triangle of the smaller form, and two products for the gradient of each tile."""
+    side = _side(workspace_bytes, problem.device, problem.element_bytes)
+    forward, backward = (problem.views * n for n in swept_norm_macs(problem, 1, side))
+    elements = problem.batch * problem.dim
+    tile = min(side, problem.batch, problem.dim) ** 2
+    peak = max(8 * elements, 6 * elements + TILE_ARRAYS * tile)
+    return Cost(forward, backward, _entries(problem), peak, gradient_in_forward=True)
+
+
+def _side(workspace_bytes: int | None, device: str, element_bytes: int) -> int:
+    return workspace_side(workspace_bytes, device, element_bytes, TILE_ARRAYS)
+
+
+def _entries(problem: Problem) -> int:
+    return problem.views * problem.dim * (problem.dim - 1)
+
+
+def _terms(
+    hp: VICReg, z_a: Tensor, z_b: Tensor, squared_covariances: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
     a, b = z_a - z_a.mean(dim=0), z_b - z_b.mean(dim=0)
     spread = (_hinge(a, hp.eps) + _hinge(b, hp.eps)) / 2
-    overlap = _off_diagonal_covariance(a) + _off_diagonal_covariance(b)
+    overlap = (squared_covariances(a) + squared_covariances(b)) / a.shape[1]
     return {
         "invariance": hp.invariance * functional.mse_loss(z_a, z_b),
         "variance": hp.variance * spread,
@@ -69,13 +131,10 @@ def _hinge(centred: Tensor, eps: float) -> Tensor:
 
 
 def _off_diagonal_covariance(centred: Tensor) -> Tensor:
-    batch, dim = centred.shape
-    covariance = centred.T @ centred / (batch - 1)
-    return off_diagonal(covariance).square().sum() / dim
+    covariance = centred.T @ centred / (len(centred) - 1)
+    return off_diagonal(covariance).square().sum()
 
 
-@cost_model("vicreg", "reference")
-def reference_cost(batch: int, dim: int, views: int) -> Cost:
-    """One D x D product over N samples for each view, and two gradients for each product."""
-    product = batch * dim**2
-    return Cost(views * product, 2 * views * product, views * dim * (dim - 1))
+def _without_product(norm: Callable[[Tensor], Tensor], centred: Tensor) -> Tensor:
+    """The same from ``||X^T X||^2``: the diagonal takes O(ND)."""
+    return norm(centred) / (len(centred) - 1) ** 2 - centred.var(dim=0).square().sum()

@@ -1,0 +1,92 @@
+"""Tiles of the symmetric Gram matrix of stacked views: each pair of samples is computed once.
+
+Views are stacked to M x D, M = views x batch. The block of views u and v holds the products of
+their samples; only blocks u <= v are computed, and of a block u = v only its upper triangle.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+GRAM_SIDE = 512
+"""Side of the tiles of a Gram that is kept whole: smaller ones save little work and cost calls."""
+WORKSPACE_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
+"""Default workspace of a chunked implementation: tiles that fit in a cache, or that fill a GPU."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One product ``z[rows] @ z[columns].T``.
+
+    Attributes:
+        rows: samples of view u.
+        columns: samples of view v.
+        same_view: u = v: every pair of samples stands in the block twice.
+        same_samples: the tile's diagonal holds a sample with itself, or with its other view.
+    """
+
+    rows: slice
+    columns: slice
+    same_view: bool
+    same_samples: bool
+
+    @property
+    def mirrored(self) -> bool:
+        """The transposed tile is another one, which is not computed."""
+        return self.rows != self.columns
+
+    @property
+    def entries(self) -> int:
+        """Number of entries."""
+        return _length(self.rows) * _length(self.columns)
+
+
+@lru_cache(maxsize=16)
+def tiles(batch: int, views: int, side: int) -> tuple[Tile, ...]:
+    """Tiles of at most ``side`` x ``side``; the last of a row or column may be smaller."""
+    found = []
+    for u in range(views):
+        for v in range(u, views):
+            for i in range(0, batch, side):
+                for j in range(i if u == v else 0, batch, side):
+                    rows = slice(u * batch + i, u * batch + min(i + side, batch))
+                    columns = slice(v * batch + j, v * batch + min(j + side, batch))
+                    found.append(Tile(rows, columns, u == v, i == j))
+    return tuple(found)
+
+
+def workspace_side(
+    workspace_bytes: int | None, device: str, element_bytes: int, arrays: int
+) -> int:
+    """Side of the largest tile of which ``arrays`` fit in a workspace.
+
+    Args:
+        workspace_bytes: size of the workspace; None for the default of the device.
+        device: type of the device, such as "cpu".
+        element_bytes: bytes of an element of the dtype that the loss is computed in.
+        arrays: tile-sized arrays alive at once.
+
+    Raises:
+        ValueError: a workspace that does not hold a single entry.
+    """
+    if workspace_bytes is None:
+        workspace_bytes = WORKSPACE_BYTES.get(device, WORKSPACE_BYTES["cpu"])
+    side = math.isqrt(max(0, int(workspace_bytes)) // (arrays * element_bytes))
+    if side < 1:
+        needed = arrays * element_bytes
+        raise ValueError(f"workspace_bytes must be at least {needed}, got {workspace_bytes}")
+    return side
+
+
+def gram_entries(batch: int, views: int, side: int) -> int:
+    """Entries that the tiles compute: MACs of the Gram over its depth."""
+    return sum(tile.entries for tile in tiles(batch, views, side))
+
+
+def mirrored_entries(batch: int, views: int, side: int) -> int:
+    """Entries of the tiles that stand for two."""
+    return sum(tile.entries for tile in tiles(batch, views, side) if tile.mirrored)
+
+
+def _length(part: slice) -> int:
+    return part.stop - part.start
