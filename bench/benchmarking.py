@@ -25,7 +25,7 @@ def benchmark_and_describe(benchmark: Any, case: Case) -> dict[str, Any]:
     views = make_views(case)
     call = make_call(create_loss(case), views, case.pass_)
     record = {**case.describe(), **count(case), "peak_bytes": peak_bytes(call, case.device)}
-    record.update(check(case, views, tuple(tensor.detach() for tensor in call())))
+    record.update(check(case, tuple(tensor.detach() for tensor in call())))
     facts = environment.describe(case.device, torch.get_num_threads())
     record["machine"] = facts["gpu"] or f"{facts['cpu']}, {facts['threads']} threads"
     benchmark(_synchronised(call, case.device))

@@ -45,6 +45,12 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart", help="Set a run of other code or machine aside.")
     ] = False,
+    paired: Annotated[
+        bool, typer.Option("--paired", help="Time cases in turn: ratios that survive noise.")
+    ] = False,
+    accuracy: Annotated[
+        bool, typer.Option("--accuracy", help="Errors on random, aligned and collapsed inputs.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Count and measure; every case becomes a record in the run file, most important first."""
@@ -62,7 +68,7 @@ def run(
     if aside:
         say(f"{out} came from other code or another environment: kept as {aside}")
     with writer, Report(cases) as report:
-        outcome = sweep(cases, writer, limits, report)
+        outcome = sweep(cases, writer, limits, report, paired=paired, errors=accuracy)
     _print(outcome.records, as_json, display.measurements)
     total = len(outcome.records)
     say(f"{outcome.measured} measured now, {total - outcome.left} of {total} cases in {out}")

@@ -4,6 +4,9 @@ The cost model is what the loss claims. fvcore (forward) and ``FlopCounterMode``
 backward) look at the operations that really run. A record says whether the three agree.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +16,12 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 import losses
+from bench import contenders
 from bench.case import Case, element_bytes, input_bytes
+
+
+EAGER = {"compiled": "reference"}
+"""Compiled code does the products of its source, but decides itself what it saves."""
 
 
 def count(case: Case) -> dict[str, Any]:
@@ -25,9 +33,12 @@ def count(case: Case) -> dict[str, Any]:
         ``*_flop_counter`` of one evaluation; bytes are those of one device. Communicated are those
         of the case as it is distributed, and of the loss's official data-parallel code.
     """
-    spec, cost = losses.spec(case.loss), case.cost
-    counter, saved_bytes = _count_flops_and_saved_bytes(case)
-    forward_fvcore, unseen = _count_with_fvcore(case)
+    if case.contender:
+        return _count_contender(case)
+    spec, cost, choice = losses.spec(case.loss), case.cost, case.choice
+    eager = replace(case, implementation=EAGER.get(case.implementation, case.implementation))
+    counter, saved_bytes = _count_flops_and_saved_bytes(eager)
+    forward_fvcore, unseen = _count_with_fvcore(eager)
     macs = case.evaluations * cost.macs(case.pass_)
     job = losses.Exchange(case.batch, case.dim, case.world, element_bytes(case.dtype), case.pass_)
     gathers = case.distribution == "gather"
@@ -47,27 +58,58 @@ def count(case: Case) -> dict[str, Any]:
         "communicated_bytes": losses.all_gather_bytes(job) if gathers else 0,
         "official_communicated_bytes": spec.communicated_bytes(job),
         "input_bytes": input_bytes(case),
-        "saved_bytes": saved_bytes,
+        "saved_bytes": saved_bytes if eager == case else None,
         "gather_layer": spec.gather_layer,
         "global_batch_norm": spec.global_batch_norm,
+        "gradient_in_forward": cost.gradient_in_forward,
+        "chosen": choice.implementation,
+        "chosen_because": choice.reason,
     }
 
 
-def create_loss(case: Case) -> losses.Loss:
-    """The loss module of a case."""
-    return losses.create(case.loss, case.implementation, **case.hyperparameters)
+def create_loss(case: Case) -> Callable[..., Tensor]:
+    """The loss of a case: a module of ours, or a contender."""
+    if case.contender:
+        return contenders.resolve(case.contender)
+    return losses.create(case.loss, case.implementation, **case.hyperparameters, **case.options)
 
 
-def _empty_views(case: Case, requires_grad: bool = False) -> tuple[Tensor, Tensor]:
+def _count_contender(case: Case) -> dict[str, Any]:
+    """What can be counted without a cost model: what ``FlopCounterMode`` sees.
+
+    Code that looks at values cannot run under FakeTensor: it is counted as it runs.
+    """
+    try:
+        counter, saved_bytes = _count_flops_and_saved_bytes(case)
+    except Exception:  # whatever third-party code raises on tensors without values
+        counter, saved_bytes = _count_flops_and_saved_bytes(case, nullcontext())
+    macs = case.evaluations * counter
+    return {
+        "title": losses.spec(case.loss).title,
+        "macs": macs,
+        "gmacs": macs / 1e9,
+        "gflops": 2 * macs / 1e9,
+        "macs_flop_counter": counter,
+        "counts_agree": True,
+        "counts_note": "a contender has no cost model: counted by FlopCounterMode alone",
+        "input_bytes": input_bytes(case),
+        "saved_bytes": saved_bytes,
+        "chosen": case.implementation,
+    }
+
+
+def _any_views(case: Case, requires_grad: bool = False) -> tuple[Tensor, Tensor]:
     shape, dtype = (case.loss_batch, case.dim), getattr(torch, case.dtype)
-    z_a, z_b = (torch.empty(shape, dtype=dtype, requires_grad=requires_grad) for _ in "ab")
+    z_a, z_b = (torch.randn(shape, dtype=dtype, requires_grad=requires_grad) for _ in "ab")
     return z_a, z_b
 
 
-def _count_flops_and_saved_bytes(case: Case) -> tuple[int, int]:
+def _count_flops_and_saved_bytes(
+    case: Case, mode: AbstractContextManager[Any] | None = None
+) -> tuple[int, int]:
     """MACs that ``FlopCounterMode`` sees, and bytes kept for the backward pass."""
-    with FakeTensorMode():
-        views = _empty_views(case, requires_grad=case.pass_ != "forward")
+    with mode or FakeTensorMode():
+        views = _any_views(case, requires_grad=case.pass_ != "forward")
         kept: list[torch.UntypedStorage] = []
 
         def keep(tensor: Tensor) -> Tensor:
@@ -90,7 +132,7 @@ def _count_with_fvcore(case: Case) -> tuple[int, str]:
 
     # On meta tensors: tracing makes tensors of the sizes, whose values FakeTensor would hide.
     with torch.device("meta"):
-        views = _empty_views(case)
+        views = _any_views(case)
     analysis = FlopCountAnalysis(create_loss(case), views)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")

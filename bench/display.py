@@ -16,8 +16,8 @@ def counts(records: list[dict[str, Any]]) -> None:
             *_case(record),
             f"{record['gmacs']:,.3f}",
             f"{record['gflops']:,.3f}",
-            f"{record['off_diagonal_entries']:,}",
-            f"{record['saved_bytes'] / 1e6:,.1f}",
+            f"{record['off_diagonal_entries']:,}" if "off_diagonal_entries" in record else "-",
+            "-" if record["saved_bytes"] is None else f"{record['saved_bytes'] / 1e6:,.1f}",
             "yes" if record["counts_agree"] else "NO",
         )
     Console().print(table)

@@ -14,8 +14,9 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "triton", "numpy", "fvcore")
 CODE = (
-    *("losses/*.py", "kernels/*.py", "bench/case.py", "bench/counting.py", "bench/inputs.py"),
-    *("bench/measure.py", "bench/memory.py", "bench/timing.py", "bench/worker.py"),
+    *("losses/*.py", "kernels/*.py", "bench/accuracy.py", "bench/case.py", "bench/contenders.py"),
+    *("bench/counting.py", "bench/groups.py", "bench/inputs.py", "bench/measure.py"),
+    *("bench/memory.py", "bench/paired.py", "bench/timing.py", "bench/worker.py"),
 )
 """Source that decides what a record says."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from bench.case import DTYPES, Case
 from losses import pick
 
-SOURCES = ("random", "digits", "file:PATH")
+SOURCES = ("random", "aligned", "collapsed", "digits", "file:PATH")
 SEED = 0
 VIEWS = ("z_a", "z_b")
 
@@ -28,9 +28,10 @@ def check_source(source: str) -> None:
 def make_views(case: Case) -> tuple[Tensor, Tensor]:
     """The views of one evaluation: loss_batch x dim each, in the case's dtype, on its device.
 
-    The same case always gets the same values. ``random`` is standard normal; ``digits`` are real
-    images through a fixed projector; ``file:PATH`` is the first ``loss_batch`` rows of a user's own
-    embeddings.
+    The same case always gets the same values. ``random`` is standard normal; ``aligned`` are views
+    as after training, with a correlation near 1; ``collapsed`` are samples that differ by a
+    hundredth of what they share; ``digits`` are real images through a fixed projector;
+    ``file:PATH`` is the first ``loss_batch`` rows of a user's own embeddings.
 
     Raises:
         ValueError: an unknown source, or a file that does not hold these views.
@@ -39,10 +40,8 @@ def make_views(case: Case) -> tuple[Tensor, Tensor]:
     check_source(case.inputs)
     if case.device == "cuda" and not torch.cuda.is_available():
         raise NotImplementedError("there is no CUDA device here")
-    if case.inputs == "random":
-        generator = torch.Generator().manual_seed(SEED)
-        shape = (case.loss_batch, case.dim)
-        z_a, z_b = (torch.randn(shape, generator=generator) for _ in VIEWS)
+    if case.inputs in ("random", "aligned", "collapsed"):
+        z_a, z_b = _normal(case.inputs, case.loss_batch, case.dim)
     elif case.inputs == "digits":
         z_a, z_b = _digits(case.loss_batch, case.dim)
     else:
@@ -83,6 +82,18 @@ def identity(source: str) -> str:
 @lru_cache(maxsize=1)
 def _content_hash(path: Path, modified_ns: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _normal(kind: str, batch: int, dim: int) -> list[Tensor]:
+    """Standard normal views, of which a part may be shared by the views or by all samples."""
+    generator = torch.Generator().manual_seed(SEED)
+    z_a, z_b = (torch.randn(batch, dim, generator=generator) for _ in VIEWS)
+    if kind == "aligned":
+        return [z_a, z_a + 0.03 * z_b]
+    if kind == "collapsed":
+        centre = torch.randn(dim, generator=generator)
+        return [centre + 0.01 * view for view in (z_a, z_b)]
+    return [z_a, z_b]
 
 
 def _digits(batch: int, dim: int) -> tuple[Tensor, Tensor]:

@@ -1,81 +1,97 @@
 """A case to its measurement: peak memory, time, and whether the output is right."""
 
+import time
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-import losses
+from bench import contenders
+from bench.accuracy import accuracy, differentiate, judge
 from bench.case import Case
 from bench.counting import create_loss
 from bench.failures import is_out_of_memory
 from bench.inputs import make_views
-from bench.memory import peak_bytes
+from bench.memory import peak_and_result
+from bench.paired import interleave
 from bench.timing import make_call, sample_ms, summarise
 
-TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "bfloat16": 1e-3, "float16": 1e-3}
-"""Relative error of the value against fp64 above which a record is invalid."""
-CANCELLATION = 1e-2
-"""Share of the tolerance granted on the size of the terms, whose sum may be small."""
 
-
-def measure(case: Case) -> dict[str, Any]:
+def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, Any]:
     """Measure one evaluation of a case in this process.
 
+    Args:
+        case: what to measure.
+        sample: False leaves the time to be measured in pairs.
+        errors: add the error of value and gradient on random, aligned and collapsed inputs.
+
     Returns:
-        Flat fields: ``status`` (ok or invalid), ``reason``, ``value``, its fp64 truth,
-        ``peak_bytes`` and times.
+        Flat fields: ``status`` (ok or invalid), ``reason``, ``value``, its fp64 truth and error,
+        ``peak_bytes``, ``first_call_ms`` where code is compiled, ``warm_up_ms``, and times.
     """
     views = make_views(case)
-    call = make_call(create_loss(case), views, case.pass_)
-    peak = peak_bytes(call, case.device)  # also warms up
-    samples, result = sample_ms(call, case.device)
-    # The output of the last timed call is the one that is checked, after its graph is freed.
+    loss = create_loss(case)
+    fields: dict[str, Any] = {}
+    if case.contender:
+        try:
+            fields.update(contenders.examine(case, loss))
+        except contenders.MisbehaviourError as problem:
+            return {"status": "invalid", "reason": f"{case.implementation} {problem}"}
+    call = make_call(loss, views, case.pass_)
+    if case.implementation == "compiled" or case.contender:
+        fields["first_call_ms"] = _milliseconds(call)
+    start = time.perf_counter()
+    fields["peak_bytes"], result = peak_and_result(call, case.device)  # also warms up
+    fields["warm_up_ms"] = (time.perf_counter() - start) * 1e3
+    _warm.add(case.label)
+    if sample:
+        del result  # freed before the first sample, which then has as much room as the others
+        samples, result = sample_ms(call, case.device)
+        fields.update(summarise(samples))
+    # The output of the last call is the one that is checked, after its graph is freed.
     output = tuple(tensor.detach() for tensor in result)
     del result
-    return {**check(case, views, output), "peak_bytes": peak, **summarise(samples)}
-
-
-def check(case: Case, views: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> dict[str, Any]:
-    """Compare an output with the fp64 reference on the same (rounded) inputs, on the same device.
-
-    Args:
-        case: what was computed.
-        views: the inputs.
-        output: the value, and for a step the gradients of both views.
-
-    Returns:
-        ``status`` and ``reason``, and if it is finite ``value`` and ``value_fp64``; the truth is
-        None where fp64 does not fit in memory, which leaves the value unverified.
-    """
-    if not all(bool(tensor.isfinite().all()) for tensor in output):
-        return {"status": "invalid", "reason": "the value or its gradient is not finite"}
-    value = output[0].item()
-    try:
-        truth, size = _truth(case, views)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return {"value": value, "value_fp64": None, "status": "ok", "reason": "not verified: oom"}
-    allowed = TOLERANCE[case.dtype] * (abs(truth) + CANCELLATION * size)
-    fields = {"value": value, "value_fp64": truth, "status": "ok", "reason": ""}
-    if abs(value - truth) > allowed:
-        fields["status"] = "invalid"
-        fields["reason"] = f"the value is {value:.6g}; in fp64 it is {truth:.6g}"
+    scale = fields.get("scale", 1.0)
+    fields.update(check(case, output, scale))
+    if errors and fields["status"] == "ok":
+        fields.update(accuracy(case, lambda some: differentiate(loss, some), scale))
     return fields
 
 
-_truths: dict[tuple[Any, ...], tuple[float, float]] = {}
+def compare(cases: Sequence[Case], rounds: int) -> dict[str, Any]:
+    """Time cases in turn, in this process.
+
+    Returns:
+        ``samples_ms``: for each case its samples in milliseconds, one a round.
+    """
+    views: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+    calls = []
+    for case in cases:
+        inputs = (case.inputs, case.loss_batch, case.dim, case.dtype)
+        if inputs not in views:
+            views[inputs] = make_views(case)
+        calls.append(make_call(create_loss(case), views[inputs], case.pass_))
+        if case.label not in _warm:
+            calls[-1]()
+    return {"samples_ms": interleave(calls, rounds, cases[0].device)}
 
 
-def _truth(case: Case, views: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    """The fp64 reference's value and the sum of its terms' sizes, once for each set of inputs."""
-    options = tuple(sorted(case.hyperparameters.items()))
-    key = (case.loss, options, *views[0].shape, case.dtype, case.inputs)
-    if key not in _truths:
-        reference = losses.create(case.loss, **case.hyperparameters)
-        with torch.no_grad():
-            terms = reference.terms(*(view.double() for view in views)).values()
-        parts = [term.item() for term in terms]
-        _truths[key] = sum(parts), sum(abs(part) for part in parts)
-    return _truths[key]
+_warm: set[str] = set()
+"""Labels of the cases that this process has run."""
+
+
+def check(case: Case, output: tuple[Tensor, ...], scale: float = 1.0) -> dict[str, Any]:
+    """``judge`` an output; where fp64 does not fit in memory it stays unverified, and says so."""
+    try:
+        return judge(case, output, scale)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        value = output[0].item()
+        return {"value": value, "value_fp64": None, "status": "ok", "reason": "not verified: oom"}
+
+
+def _milliseconds(call: Any) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bench.suites import Grid, Layout
 
 Text = str | None
+SUITE_HELP = "Named grid: smoke, efficiency, scaling, implementations."
 
 
 def _option(flag: str, help_: str) -> Any:
@@ -20,7 +21,9 @@ def _option(flag: str, help_: str) -> Any:
 
 
 def select_cases(
-    suite: Annotated[Text, _option("--suite", "Named grid: smoke, efficiency, scaling.")] = None,
+    suite: Annotated[
+        Text, _option("--suite", "smoke, efficiency, scaling, implementations.")
+    ] = None,
     loss: Annotated[Text, _option("--loss", "Losses [all].")] = None,
     implementation: Annotated[Text, _option("--implementation", "Implementations [all].")] = None,
     batch: Annotated[Text, _option("--batch", "Samples per device, N [256].")] = None,
@@ -32,12 +35,17 @@ def select_cases(
     set_: Annotated[Text, _option("--set", "Hyperparameters: smi.dependency=correlation.")] = None,
     inputs: Annotated[Text, _option("--inputs", "random, digits or file:PATH [random].")] = None,
     device: Annotated[Text, _option("--device", "cpu or cuda [cuda if there is one].")] = None,
+    contender: Annotated[
+        list[str],
+        _option("--contender", "A loss of yours: LOSS.NAME=module:attribute[?key=value]."),
+    ] = [],  # noqa: B006 - Typer's way to say that it may be given again
 ) -> "list[Case]":
     """Cases of a suite, or of comma-separated lists; a list replaces what the suite says.
 
     Raises:
         ValueError: nothing chosen, or a value that no case accepts.
     """
+    from bench.contenders import make_cases
     from bench.suites import Grid
     from bench.suites import suite as named
 
@@ -51,12 +59,18 @@ def select_cases(
         "pass_": _split(pass_),
     }
     chosen = {name: values for name, values in lists.items() if values}
-    grid = replace(named(suite) if suite else Grid(), device=_device(device), **chosen)
+    grids = named(suite) if suite else (Grid(),)
     spread = (_numbers("--batch", batch), _numbers("--world", world), _split(distribution))
-    if inputs:
-        grid = _with_inputs(grid, inputs, chosen, any(spread))
-    grid = replace(grid, layouts=_layouts(grid.layouts, *spread))
-    cases = _with_hyperparameters(list(grid.cases()), set_)
+    cases: list[Case] = []
+    for grid in grids:
+        grid = replace(grid, device=_device(device), **chosen)
+        if inputs:
+            grid = _with_inputs(grid, inputs, chosen, any(spread))
+        grid = replace(grid, layouts=_layouts(grid.layouts, *spread))
+        cases += [case for case in grid.cases() if case not in cases]
+    cases = _with_settings(cases, set_)
+    for text in contender:
+        cases += make_cases(text, cases)
     _check_rows(cases)
     return cases
 
@@ -144,26 +158,31 @@ def _check_rows(cases: "list[Case]") -> None:
                 raise ValueError(f"{case.inputs} holds {rows} x {dim} embeddings, {asked}")
 
 
-def _with_hyperparameters(cases: "list[Case]", text: Text) -> "list[Case]":
-    """Apply ``loss.name=value`` settings to the cases of that loss."""
+def _with_settings(cases: "list[Case]", text: Text) -> "list[Case]":
+    """Apply ``loss.name=value``, or ``loss.implementation.name=value`` to one implementation."""
     for setting in _split(text):
         target, equals, value = setting.partition("=")
-        loss, dot, name = target.partition(".")
-        if not (equals and dot):
+        loss, *way, name = target.split(".")
+        if not (equals and name) or loss == name or len(way) > 1:
             raise ValueError(f"--set needs loss.name=value, got {setting!r}")
-        if loss not in {case.loss for case in cases}:
-            raise ValueError(f"--set {setting}: {loss!r} is not among the chosen losses")
-        cases = [
-            replace(case, hyperparameters={**case.hyperparameters, name: _value(value)})
-            if case.loss == loss
-            else case
-            for case in cases
-        ]
+        chosen = [c for c in cases if c.loss == loss and way in ([], [c.implementation])]
+        if not chosen:
+            raise ValueError(f"--set {setting}: {'.'.join([loss, *way])} is not among the cases")
+        entry = {name: _value(value)}
+        cases = [_with_setting(c, entry, bool(way)) if c in chosen else c for c in cases]
     return cases
 
 
+def _with_setting(case: "Case", entry: dict[str, Any], is_option: bool) -> "Case":
+    if is_option:
+        return replace(case, options={**case.options, **entry})
+    return replace(case, hyperparameters={**case.hyperparameters, **entry})
+
+
 def _value(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

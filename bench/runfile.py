@@ -17,7 +17,7 @@ from typing import IO, Any
 SCHEMA = 1
 STATUSES = ("ok", "oom", "unsupported", "invalid", "error", "timeout")
 _HEADER_FIELDS = {"schema": int, "environment": dict, "environment_hash": str, "code_hash": str}
-_MEASURED = ("median_ms", "p20_ms", "p80_ms", "peak_bytes", "saved_bytes", "macs")
+_MEASURED = ("median_ms", "p20_ms", "p80_ms", "peak_bytes", "macs")
 _NUMBERS = (*_MEASURED, "batch", "dim", "world", "loss_batch", "evaluations", "gmacs")
 _RECORD_FIELDS = {"key": str, "status": str, "loss": str, "implementation": str, "pass": str}
 

@@ -1,8 +1,9 @@
 """Named grids of cases, most important first."""
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import losses
 from bench.case import Case
@@ -32,6 +33,7 @@ class Grid:
         pass_: names of passes.
         device: "cpu" or "cuda".
         inputs: where the embeddings come from.
+        variants: for each loss, sets of hyperparameters; default: as published.
     """
 
     loss: Sequence[str] = ()
@@ -42,6 +44,7 @@ class Grid:
     pass_: Sequence[str] = ("step",)
     device: str = "cpu"
     inputs: str = "random"
+    variants: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def cases(self) -> Iterator[Case]:
         """The cases of this grid.
@@ -51,7 +54,9 @@ class Grid:
         """
         axes = (self.pass_, self.layouts, self.dim, self.dtype, self.loss or losses.names())
         for pass_, (batch, world, distribution), dim, dtype, loss in itertools.product(*axes):
-            for implementation in self.implementation or losses.spec(loss).implementations:
+            implementations = self.implementation or losses.spec(loss).implementations
+            settings = self.variants.get(loss, ({},))
+            for implementation, setting in itertools.product(implementations, settings):
                 yield Case(
                     loss=loss,
                     implementation=implementation,
@@ -63,27 +68,44 @@ class Grid:
                     distribution=distribution,
                     device=self.device,
                     inputs=self.inputs,
+                    hyperparameters=dict(setting),
                 )
 
 
-SUITES: dict[str, Grid] = {
-    "smoke": Grid(
-        layouts=((32, 1, "local"), (32, 2, "gather")),
-        dim=(128,),
-        dtype=("float32", "bfloat16"),
-        pass_=("step", "forward_grad", "forward"),
+ABLATION = {"smi": [{"dependency": "squared_correlation"}, {"dependency": "correlation"}]}
+"""SMI without its logarithm, the ablation that the paper's reviewer asked for."""
+
+SUITES: dict[str, tuple[Grid, ...]] = {
+    "smoke": (
+        Grid(
+            implementation=("reference",),
+            layouts=((32, 1, "local"), (32, 2, "gather")),
+            dim=(128,),
+            dtype=("float32", "bfloat16"),
+            pass_=("step", "forward_grad", "forward"),
+        ),
     ),
-    "efficiency": Grid(layouts=(LOCAL, GATHERED), pass_=("step", "forward")),
-    "scaling": Grid(
-        layouts=tuple((batch, 1, "local") for batch in (64, 256, 1024)),
-        dim=(512, 2048, 8192),
-        pass_=("step", "forward_grad", "forward"),
+    "efficiency": (
+        Grid(implementation=("reference", "auto"), layouts=(LOCAL, GATHERED)),
+        Grid(("smi",), ("auto",), layouts=(LOCAL, GATHERED), variants=ABLATION),
+    ),
+    "scaling": (
+        Grid(
+            layouts=tuple((batch, 1, "local") for batch in (64, 256, 1024)),
+            dim=(512, 2048, 8192),
+            pass_=("step", "forward_grad", "forward"),
+        ),
+    ),
+    "implementations": (
+        Grid(layouts=((256, 1, "local"), (1024, 1, "local"))),
+        Grid(("smi",), ("reference", "gram"), variants=ABLATION),
+        Grid(layouts=((8192, 1, "local"),), dim=(512,)),
     ),
 }
 
 
-def suite(name: str) -> Grid:
-    """A suite by its name.
+def suite(name: str) -> tuple[Grid, ...]:
+    """The grids of a suite by its name.
 
     Raises:
         ValueError: unknown name; the known ones are listed.

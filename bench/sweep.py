@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from bench import environment
+from bench import contenders, environment, groups
 from bench.case import Case
 from bench.inputs import identity
 from bench.runfile import SCHEMA, StaleRunError, Writer, set_aside
@@ -90,44 +90,81 @@ def open_run(path: Path, device: str, restart: bool = False) -> tuple[Writer, Pa
         return Writer(path, header), aside
 
 
-def sweep(cases: Sequence[Case], writer: Writer, limits: Limits, progress: Progress) -> Outcome:
+def sweep(
+    cases: Sequence[Case],
+    writer: Writer,
+    limits: Limits,
+    progress: Progress,
+    paired: bool = False,
+    errors: bool = False,
+) -> Outcome:
     """Measure the cases that the run file does not hold yet, and try failed ones again.
 
     A case that does not fit in the budget is counted, which is quick, but not measured.
+
+    Args:
+        cases: what to measure, most important first.
+        writer: the run file.
+        limits: when to stop.
+        progress: told what happens.
+        paired: time the cases of a group in turn, so that their ratios can be believed; a group is
+            recorded when all of it is done.
+        errors: measure the errors of value and gradient on three kinds of inputs.
     """
     keys = {case_key(case, writer.header): case for case in cases}
-    waiting = {key: case for key, case in keys.items() if not _is_done(writer.records.get(key))}
-    for key, case in keys.items():
-        if key not in waiting:
-            progress.skip(case)
+    by_case = {id(case): key for key, case in keys.items()}
     clock = _Clock(limits.budget_s)
     worker = Worker(cases[0].device, limits.memory_bytes)
-    measured = 0
+    measured = left = 0
     try:
-        for key, case in waiting.items():
-            fits = clock.allows(case)
-            progress.start(case)
-            fields = worker.evaluate(case, limits.timeout_s, measure=fits)
-            if not fits:
-                fields = {**fields, "status": "timeout", "reason": OUT_OF_BUDGET}
-            record = {"key": key, **case.describe(), "inputs_id": identity(case.inputs), **fields}
-            writer.append(record)
-            clock.learn(case, record)
-            measured += fits
-            progress.finish(case, record)
+        for batch in groups.group(list(keys.values())) if paired else [[c] for c in keys.values()]:
+            named = [by_case[id(case)] for case in batch]
+            if _are_done([writer.records.get(key) for key in named], paired, errors):
+                for case in batch:
+                    progress.skip(case)
+                continue
+            records = []
+            for key, case in zip(named, batch, strict=True):
+                fits = clock.allows(case)
+                progress.start(case)
+                fields = worker.evaluate(
+                    case, limits.timeout_s, measure=fits, sample=not paired, errors=errors
+                )
+                if not fits:
+                    fields = {**fields, "status": "timeout", "reason": OUT_OF_BUDGET}
+                record = {"key": key, **case.describe(), "inputs_id": identity(case.inputs)}
+                records.append({**record, **fields})
+                measured, left = measured + fits, left + (not fits)
+            if paired:
+                groups.compare(worker, batch, records, limits.timeout_s)
+                worker.stop()  # the next group starts in a fresh process
+            for case, record in zip(batch, records, strict=True):
+                writer.append(record)
+                clock.learn(case, record)
+                progress.finish(case, record)
     finally:
         worker.stop()
-    return Outcome([writer.records[key] for key in keys], measured, len(waiting) - measured)
+    return Outcome([writer.records[key] for key in keys], measured, left)
 
 
-def _is_done(record: dict[str, Any] | None) -> bool:
+def _are_done(records: Sequence[dict[str, Any] | None], paired: bool, errors: bool) -> bool:
+    if not all(_is_done(record, errors) for record in records):
+        return False
+    return not paired or groups.is_complete(records)
+
+
+def _is_done(record: dict[str, Any] | None, errors: bool) -> bool:
     """Whether trying again would give the same: a lack of time or memory may pass."""
-    return record is not None and record["status"] in ("ok", "invalid", "unsupported")
+    if record is None or record["status"] not in ("ok", "invalid", "unsupported"):
+        return False
+    return not errors or record["status"] != "ok" or "accuracy" in record
 
 
 def case_key(case: Case, header: dict[str, Any]) -> str:
     """Content key of a record: equal only if the same code measured the same case here."""
     fields = {**case.describe(), "inputs": identity(case.inputs)}
+    if case.contender:
+        fields["contender"] = contenders.identity(case.contender)
     return environment.content_hash([fields, header["code_hash"], header["environment_hash"]])
 
 

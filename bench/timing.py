@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from losses import Loss
-
 Call = Callable[[], tuple[Tensor, ...]]
 
 MAX_SAMPLES = 50
@@ -23,7 +21,7 @@ LIMIT_S = 7.0
 """... and here in any case once there are two."""
 
 
-def make_call(loss: Loss, views: tuple[Tensor, Tensor], pass_: str) -> Call:
+def make_call(loss: Callable[..., Tensor], views: tuple[Tensor, Tensor], pass_: str) -> Call:
     """The work of one pass, as a function of fresh graphs.
 
     Returns:
@@ -54,7 +52,7 @@ def sample_ms(call: Call, device: str) -> tuple[list[float], Any]:
     timer = make_timer(device)
     samples: list[float] = []
     result = None
-    with _no_garbage_collection():
+    with no_garbage_collection():
         while not _enough(samples):
             result = None  # freeing the last graph is not part of the pass
             elapsed, result = timer(call)
@@ -63,7 +61,7 @@ def sample_ms(call: Call, device: str) -> tuple[list[float], Any]:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Python's collector would run at random inside a sample."""
     gc.collect()
     gc.disable()

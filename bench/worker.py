@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -35,19 +35,35 @@ class Worker:
         self._memory_bytes = memory_bytes
         self._process: Any = None
 
-    def evaluate(self, case: Case, timeout_s: float, measure: bool = True) -> dict[str, Any]:
+    def evaluate(self, case: Case, timeout_s: float, **how: Any) -> dict[str, Any]:
         """Count and measure a case; whatever happens becomes the record's ``status``.
 
         Args:
             case: what to evaluate.
             timeout_s: seconds after which the case is given up.
-            measure: False to count only.
+            **how: ``measure=False`` to count only; options of ``measure``.
         """
+        return self._ask(("evaluate", case, how), timeout_s, parts=2)
+
+    def compare(self, cases: Sequence[Case], rounds: int, timeout_s: float) -> dict[str, Any]:
+        """Time cases in turn.
+
+        Args:
+            cases: what to compare; all of one device.
+            rounds: how often each case is visited.
+            timeout_s: seconds after which the comparison is given up.
+
+        Returns:
+            ``samples_ms``, one list for each case, or else ``status`` and ``reason``.
+        """
+        return self._ask(("compare", cases, rounds), timeout_s, parts=1)
+
+    def _ask(self, task: tuple[Any, ...], timeout_s: float, parts: int) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         try:
             self._start()
-            self._connection.send((case, measure))
-            for part in self._receive(timeout_s):
+            self._connection.send(task)
+            for part in self._receive(timeout_s, parts):
                 fields.update(part)
         except TimeoutError:
             self.stop()
@@ -82,10 +98,10 @@ class Worker:
         self._process.start()
         theirs.close()
 
-    def _receive(self, timeout_s: float) -> Iterator[dict[str, Any]]:
-        """Counts, then the measurement."""
+    def _receive(self, timeout_s: float, parts: int) -> Iterator[dict[str, Any]]:
+        """What the child sends: of a case its counts, then its measurement."""
         end = time.monotonic() + timeout_s
-        for _ in range(2):
+        for _ in range(parts):
             if not self._connection.poll(max(0, end - time.monotonic())):
                 raise TimeoutError
             yield self._connection.recv()
@@ -100,21 +116,38 @@ class Worker:
 
 
 def _serve(connection: Connection, log: str, device: str, memory_bytes: int | None) -> None:
-    """Main loop of the child: a case in; its counts and then its measurement out."""
+    """Main loop of the child: a task in; its results out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _redirect_output(log)
     if device == "cpu":
         _limit_memory(memory_bytes)
 
+    while True:
+        task, *arguments = connection.recv()
+        for part in _TASKS[task](*arguments):
+            connection.send(part)
+
+
+def _evaluate(case: Case, how: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Counts, then the measurement."""
     from bench.counting import count
     from bench.measure import measure
 
-    while True:
-        case, wanted = connection.recv()
-        counts = _guarded(count, case)
-        connection.send(counts)
-        connection.send(_guarded(measure, case) if wanted and "status" not in counts else {})
+    wanted = how.pop("measure", True)
+    counts = _guarded(count, case)
+    yield counts
+    yield _guarded(measure, case, **how) if wanted and "status" not in counts else {}
+
+
+def _compare(cases: Sequence[Case], rounds: int) -> Iterator[dict[str, Any]]:
+    """Samples of cases that are visited in turn."""
+    from bench.measure import compare
+
+    yield _guarded(compare, cases, rounds)
+
+
+_TASKS: dict[str, Any] = {"evaluate": _evaluate, "compare": _compare}
 
 
 def _die_with_parent() -> None:
@@ -147,8 +180,8 @@ def _available_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _guarded(work: Any, case: Case) -> dict[str, Any]:
+def _guarded(work: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
     try:
-        return work(case)
+        return work(*arguments, **options)
     except Exception as error:  # any failure of a case is a row that says why
         return describe_failure(error)

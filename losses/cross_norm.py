@@ -17,7 +17,7 @@ from torch.autograd import Function
 
 from losses.autograd import first_order, needs_gradient
 from losses.costs import Problem
-from losses.pairs import add_products, symmetric_gram, tiles_of
+from losses.pairs import add_product, add_products, symmetric_gram, tiles_of
 from losses.tiles import GRAM_SIDE, gram_entries, mirrored_entries
 
 TILE_ARRAYS = 3
@@ -161,6 +161,6 @@ def _sweep_features(side: int, a: Tensor, b: Tensor, out: tuple[Tensor, ...] | N
         total += product.square().sum()
         if out is not None:
             product.mul_(2)
-            out[0][:, i].addmm_(b[:, j], product.T)
-            out[1][:, j].addmm_(a[:, i], product)
+            add_product(out[0][:, i], b[:, j], product.T)
+            add_product(out[1][:, j], a[:, i], product)
     return total

@@ -80,9 +80,14 @@ def tiles_of(z: Tensor, batch: int, side: int) -> tuple[Tile, ...]:
 
 def add_products(out: Tensor, z: Tensor, gradient: Tensor, tile: Tile) -> None:
     """Add a tile's part of G Z to ``out``."""
-    out[tile.rows].addmm_(gradient, z[tile.columns])
+    add_product(out[tile.rows], gradient, z[tile.columns])
     if tile.mirrored:
-        out[tile.columns].addmm_(gradient.T, z[tile.rows])
+        add_product(out[tile.columns], gradient.T, z[tile.rows])
+
+
+def add_product(out: Tensor, left: Tensor, right: Tensor) -> None:
+    """``out += left @ right``. ``addmm_`` does the same, but ``FlopCounterMode`` is blind to it."""
+    torch.addmm(out, left, right, out=out)
 
 
 def _tile_sum(

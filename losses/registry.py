@@ -236,7 +236,7 @@ class _Auto:
         """The weighted terms of the loss."""
         first = views[0]
         kind = first.device.type
-        batch, dim = first.shape
+        batch, dim = (int(length) for length in first.shape)  # tensors while it is traced
         problem = Problem(batch, dim, len(views), first.element_size(), kind)
         pass_ = "step" if needs_gradient(*views) else "forward"
         name = _decide(self._loss, problem, pass_, first.device, memory_bytes)

@@ -1,0 +1,80 @@
+"""Groups of cases that may be compared, timed in turn across fresh processes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from bench.case import Case
+from bench.environment import content_hash
+from bench.paired import VISIT_MS, noise
+from bench.timing import summarise
+from bench.worker import Worker
+
+PROCESSES = 3
+TARGET_S = 24.0
+"""Time for the rounds of a group; one whose rounds are long is compared in one process."""
+MIN_ROUNDS, MAX_ROUNDS = 2, 20
+
+
+def group(cases: Sequence[Case]) -> list[list[Case]]:
+    """Cases that differ in loss and implementation alone, in order of their first case."""
+    groups: dict[tuple[Any, ...], list[Case]] = {}
+    for case in cases:
+        key = (case.loss_batch, case.dim, case.dtype, case.pass_, case.device, case.inputs)
+        groups.setdefault(key, []).append(case)
+    return list(groups.values())
+
+
+def plan(round_s: float) -> tuple[int, int]:
+    """Processes, and rounds in each (even), for a group whose round takes ``round_s``."""
+    processes = PROCESSES if PROCESSES * MIN_ROUNDS * round_s <= TARGET_S else 1
+    rounds = int(TARGET_S / (processes * round_s)) // 2 * 2
+    return processes, max(MIN_ROUNDS, min(MAX_ROUNDS, rounds))
+
+
+def compare(
+    worker: Worker, cases: Sequence[Case], records: Sequence[dict[str, Any]], timeout_s: float
+) -> None:
+    """Add paired times to the records of the cases that are right; the others stay as they are.
+
+    The quickest case is timed twice in each round, as a case and as its own control: by how much
+    the two differ is the threshold below which no difference is claimed.
+
+    Args:
+        worker: has just evaluated the cases; the first of the processes.
+        cases: a group.
+        records: its records, which are changed in place.
+        timeout_s: for one process.
+    """
+    right = [i for i, record in enumerate(records) if record["status"] == "ok"]
+    if not right:
+        return
+    # The warm-up ran under the memory profiler, which slows calls of microseconds.
+    duration = {i: max(records[i]["warm_up_ms"], 2 * VISIT_MS) / 1e3 for i in right}
+    quickest = min(right, key=duration.__getitem__)
+    timed = [cases[i] for i in [*right, quickest]]
+    processes, rounds = plan(sum(duration.values()) + duration[quickest])
+    samples: list[list[list[float]]] = []
+    for number in range(processes):
+        if number:
+            worker.stop()
+        found = worker.compare(timed, rounds, timeout_s)
+        if "status" in found:
+            for i in right:
+                reason = f"in paired timing: {found['reason']}"
+                records[i].update(status=found["status"], reason=reason)
+            return
+        samples.append(found["samples_ms"])
+    by_case = list(zip(*samples, strict=True))
+    shared = {
+        "pair_group": content_hash([case.describe() for case in timed]),
+        "pair_processes": processes,
+        "pair_noise": noise(by_case[right.index(quickest)], by_case[-1]),
+    }
+    for i, of_case in zip(right, by_case, strict=False):
+        records[i].update(summarise([ms for process in of_case for ms in process]), **shared)
+
+
+def is_complete(records: Sequence[dict[str, Any] | None]) -> bool:
+    """Whether the records of a group were compared with one another."""
+    groups = {record.get("pair_group") for record in records if record and record["status"] == "ok"}
+    return len(groups) == 1 and None not in groups
