@@ -19,7 +19,6 @@ import losses
 from bench import contenders
 from bench.case import Case, element_bytes, input_bytes
 
-
 EAGER = {"compiled": "reference"}
 """Compiled code does the products of its source, but decides itself what it saves."""
 

@@ -6,10 +6,21 @@ import torch
 from hypothesis import settings, strategies
 from torch import Tensor
 
+import losses
+
 # No deadline, no memory of earlier runs: the outcome depends on the code alone.
 repeatable = settings(deadline=None, derandomize=True, database=None, max_examples=30)
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def eager(name: str) -> list[str]:
+    """Implementations with code of their own.
+
+    ``compiled`` takes seconds for each new shape and ``auto`` runs one of the others: both have
+    tests of their own.
+    """
+    return [each for each in losses.spec(name).implementations if each not in ("auto", "compiled")]
 
 
 def random_views(

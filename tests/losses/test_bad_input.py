@@ -84,7 +84,7 @@ def test_unknown_implementation(loss):
     with refused(*message):
         losses.create(loss.name, "referenec")
     with refused(*message):
-        losses.spec(loss.name).cost("referenec", 4, 4)
+        losses.spec(loss.name).cost("referenec", losses.Problem(4, 4))
 
 
 @pytest.mark.parametrize(

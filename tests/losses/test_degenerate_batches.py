@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from embeddings import DTYPES, random_views, repeatable, value_and_gradients
+from embeddings import DTYPES, eager, random_views, repeatable, value_and_gradients
 from hypothesis import given, strategies
 from oracles import smi as smi_oracle
 
@@ -55,7 +55,7 @@ def test_finite(loss, dtype, batch):
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-@pytest.fixture(scope="module", params=losses.spec("smi").implementations)
+@pytest.fixture(scope="module", params=eager("smi"))
 def smi(request):
     return losses.create("smi", request.param)
 

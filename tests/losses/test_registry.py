@@ -116,8 +116,8 @@ def throw_away():
         return {"first": hp.weight * z_a.mean(), "second": -hp.weight * z_b.mean()}
 
     @losses.cost_model("throw_away", "reference")
-    def cost(batch, dim, views):
-        return losses.Cost(batch, dim, views)
+    def cost(problem):
+        return losses.Cost(problem.batch, problem.dim, problem.views, peak_elements=1)
 
     yield before
     del registry._SPECS["throw_away"]
@@ -131,7 +131,9 @@ def test_register(throw_away):
     loss = losses.create("throw_away")
     assert loss(a, a - 4).item() == 8
     assert losses.create("throw_away", weight=0.5)(a, a - 4).item() == 2
-    assert losses.spec("throw_away").cost("reference", 2, 3) == losses.Cost(2, 3, 2)
+    assert losses.spec("throw_away").cost("reference", losses.Problem(2, 3)) == losses.Cost(
+        2, 3, 2, 1
+    )
     with pytest.raises(ValueError, match="two views"):
         loss(a)
 
