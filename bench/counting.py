@@ -19,10 +19,6 @@ import losses
 from bench import contenders
 from bench.case import Case, element_bytes, input_bytes
 
-EAGER = {"compiled": "reference"}
-"""Compiled code does the products of its source, but decides itself what it saves."""
-
-
 def count(case: Case) -> dict[str, Any]:
     """Count a case under FakeTensor: nothing is allocated, nothing computed.
 
@@ -35,7 +31,7 @@ def count(case: Case) -> dict[str, Any]:
     if case.contender:
         return _count_contender(case)
     spec, cost, choice = losses.spec(case.loss), case.cost, case.choice
-    eager = replace(case, implementation=EAGER.get(case.implementation, case.implementation))
+    eager = _eager(case)
     counter, saved_bytes = _count_flops_and_saved_bytes(eager)
     forward_fvcore, unseen = _count_with_fvcore(eager)
     macs = case.evaluations * cost.macs(case.pass_)
@@ -57,13 +53,26 @@ def count(case: Case) -> dict[str, Any]:
         "communicated_bytes": losses.all_gather_bytes(job) if gathers else 0,
         "official_communicated_bytes": spec.communicated_bytes(job),
         "input_bytes": input_bytes(case),
-        "saved_bytes": saved_bytes if eager == case else None,
+        "saved_bytes": None if case.implementation == "compiled" else saved_bytes,
         "gather_layer": spec.gather_layer,
         "global_batch_norm": spec.global_batch_norm,
         "gradient_in_forward": cost.gradient_in_forward,
         "chosen": choice.implementation,
         "chosen_because": choice.reason,
     }
+
+
+def _eager(case: Case) -> Case:
+    """The case whose operations are looked at.
+
+    Compiled code does the products of its source (but decides itself what it saves); ``auto``
+    would choose for each way of looking.
+    """
+    if case.implementation == "compiled":
+        return replace(case, implementation="reference")
+    if case.implementation == "auto":
+        return replace(case, implementation=case.choice.implementation, options={})
+    return case
 
 
 def create_loss(case: Case) -> Callable[..., Tensor]:
