@@ -19,6 +19,7 @@ import losses
 from bench import contenders
 from bench.case import Case, element_bytes, input_bytes
 
+
 def count(case: Case) -> dict[str, Any]:
     """Count a case under FakeTensor: nothing is allocated, nothing computed.
 

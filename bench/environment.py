@@ -16,7 +16,8 @@ PACKAGES = ("torch", "triton", "numpy", "fvcore")
 CODE = (
     *("losses/*.py", "kernels/*.py", "bench/accuracy.py", "bench/case.py", "bench/contenders.py"),
     *("bench/counting.py", "bench/groups.py", "bench/inputs.py", "bench/measure.py"),
-    *("bench/memory.py", "bench/paired.py", "bench/timing.py", "bench/worker.py"),
+    *("bench/memory.py", "bench/paired.py", "bench/ratios.py", "bench/timing.py"),
+    "bench/worker.py",
 )
 """Source that decides what a record says."""
 

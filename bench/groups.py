@@ -5,7 +5,8 @@ from typing import Any
 
 from bench.case import Case
 from bench.environment import content_hash
-from bench.paired import VISIT_MS, noise
+from bench.paired import VISIT_MS
+from bench.ratios import noise
 from bench.timing import summarise
 from bench.worker import Worker
 
