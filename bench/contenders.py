@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -98,6 +99,13 @@ def identity(target: str) -> str:
     """Hash of the source of a contender's module, for the content key of its records."""
     source = inspect.getsourcefile(importlib.import_module(target.partition(":")[0]))
     return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else target
+
+
+def version(target: str) -> str | None:
+    """Version of the distribution that a contender's module is installed by, if it is."""
+    package = target.partition(":")[0].partition(".")[0]
+    names = metadata.packages_distributions().get(package)
+    return metadata.version(names[0]) if names else None
 
 
 def _find(module: str, attribute: str) -> Any:

@@ -104,6 +104,7 @@ def _count_contender(case: Case) -> dict[str, Any]:
         "input_bytes": input_bytes(case),
         "saved_bytes": saved_bytes,
         "chosen": case.implementation,
+        "contender_version": contenders.version(case.contender),
     }
 
 

@@ -8,6 +8,7 @@ import typer
 from bench.console import FAILED, OK, make_app, run_app, say
 
 app = make_app("Tables and pages from run files.", failure="a page is stale")
+TABLE_HELP = "Which table: efficiency, fair, implementations."
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run files.")]
 
 
@@ -18,7 +19,7 @@ def lossreport() -> None:
 
 @app.command()
 def table(
-    name: Annotated[str, typer.Argument(metavar="TABLE", help="Which table: efficiency.")],
+    name: Annotated[str, typer.Argument(metavar="TABLE", help=TABLE_HELP)],
     runs: Runs,
     form: Annotated[
         str, typer.Option("--format", help="terminal, markdown, csv or latex.")
@@ -34,6 +35,21 @@ def table(
     else:
         out.write_text(text)
         say(f"wrote {out}")
+    return OK
+
+
+@app.command()
+def figure(
+    name: Annotated[str, typer.Argument(metavar="FIGURE", help="Which figure: crossover.")],
+    runs: Runs,
+    out: Annotated[Path | None, typer.Option(help="File to draw [FIGURE.svg].")] = None,
+) -> int:
+    """Draw a figure of one or more runs."""
+    from reports.page import make_figure
+
+    path = out or Path(f"{name}.svg")
+    make_figure(name, runs, path)
+    say(f"wrote {path}")
     return OK
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports import tables
+from reports import figures, modules, tables
 from reports.records import load
 from reports.section import FORMS, render
 
@@ -22,17 +22,44 @@ def make_table(name: str, runs: Sequence[Path], form: str) -> str:
     """A table as text.
 
     Args:
-        name: one of ``tables.names()``.
+        name: a module of ``reports.tables``.
         runs: run files.
         form: one of ``FORMS``.
 
     Raises:
         ValueError: an unknown name, or a run file that is missing, damaged or of another suite.
     """
-    build = tables.builder(name)
+    build = modules.load(tables, "table", name).build
     if form not in FORMS:
         raise ValueError(f"unknown format {form!r}; known: {', '.join(sorted(FORMS))}")
     return render(build(load(runs)), form)
+
+
+def make_figure(name: str, runs: Sequence[Path], out: Path) -> None:
+    """Draw a figure into a file.
+
+    The same run gives the same file, byte for byte, with the same matplotlib.
+
+    Args:
+        name: a module of ``reports.figures``.
+        runs: run files.
+        out: .svg, .png or .pdf.
+
+    Raises:
+        ValueError: an unknown name or kind of file, or a run file that is missing, damaged or
+            without what the figure shows.
+    """
+    if out.suffix not in (".svg", ".png", ".pdf"):
+        raise ValueError(f"--out must end in .svg, .png or .pdf, got {out}")
+    draw = modules.load(figures, "figure", name).draw
+    records = load(runs)
+    import matplotlib  # after the run was found good: it takes a second
+
+    matplotlib.use("Agg")
+    settings = {"svg.hashsalt": "lossbench", "svg.fonttype": "none"}
+    dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
+    with matplotlib.rc_context(settings):
+        draw(records).savefig(out, dpi=150, metadata=dates[out.suffix])
 
 
 def refresh(text: str, folder: Path) -> str:

@@ -7,10 +7,20 @@ import pandas as pd
 
 from bench.runfile import read
 
-MEASURED = ("median_ms", "p20_ms", "p80_ms", "samples_ms", "peak_bytes")
+ERRORS = tuple(
+    f"accuracy_{kind}_{what}_error{suffix}"
+    for kind in ("random", "aligned", "collapsed")
+    for what in ("value", "gradient")
+    for suffix in ("", "_to_reference")
+)
+MEASURED = (
+    *("median_ms", "p20_ms", "p80_ms", "samples_ms", "peak_bytes", "first_call_ms"),
+    *("pair_group", "pair_processes", "pair_noise", *ERRORS),
+)
 COUNTED = (
     *("gmacs", "forward_macs_cost_model", "title", "variant", "saved_bytes"),
     *("off_diagonal_entries", "official_communicated_bytes", "gather_layer", "global_batch_norm"),
+    *("chosen", "contender", "contender_version", "parity"),
 )
 
 
@@ -34,6 +44,7 @@ def load(paths: Sequence[Path]) -> pd.DataFrame:
     # A case that failed early lacks fields: tables show them as missing.
     records = records.reindex(columns=list(dict.fromkeys([*records.columns, *COUNTED, *MEASURED])))
     records.loc[records["status"] != "ok", list(MEASURED)] = None
+    records["contender"] = records["contender"].fillna("")
     return records.drop_duplicates("key", keep="last").reset_index(drop=True)
 
 

@@ -85,7 +85,7 @@ def _terminal(sections: Sequence[Section]) -> str:
 
 def _break(header: str, width: int) -> str:
     """Break a header between words so that it is no wider than what stands below it."""
-    widest = max(width, *map(len, header.split()))
+    widest = max([1, width, *map(len, header.split())])
     return "\n".join(textwrap.wrap(header, widest, break_long_words=False))
 
 

@@ -7,16 +7,18 @@ batches of 256. That reading reproduces all four figures to the last digit.
 
 from collections.abc import Sequence
 from decimal import ROUND_DOWN, Decimal
+from typing import Any
 
 import pandas as pd
 
 from reports import published
+from reports.comparison import compare, interval, threshold
+from reports.naming import each, implementation, loss_title, megabytes, milliseconds
 from reports.section import Column, Section
 
 BATCH, DIM, WORLD = 2048, 8192, 8
 GATHERED, LOCAL = f"{BATCH} gathered", f"{WORLD} x {BATCH // WORLD} local"
 LAYOUTS = {"gather": GATHERED, "local": LOCAL}
-FEWEST_FOR_PERCENTILES = 5
 LOSS = Column("loss", left=True)
 YES_NO = Column("", lambda value: "yes" if value else "no", left=True)
 
@@ -30,10 +32,7 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
     Raises:
         ValueError: no record has the published shape.
     """
-    at_world = (records["world"] == WORLD) & (records["batch"] * WORLD == BATCH)
-    chosen = records[at_world & (records["dim"] == DIM) & records["gmacs"].notna()].copy()
-    if chosen.empty:
-        raise ValueError("no record of the efficiency suite; run lossbench run --suite efficiency")
+    chosen = published_shape(records)
     chosen["forward_gmacs"] = chosen["forward_macs_cost_model"] * chosen["evaluations"] / 1e9
     counts = chosen[(chosen["implementation"] == "reference") & (chosen["variant"] == "")]
     counts = counts.sort_values("pass", ascending=False, kind="stable")  # steps first
@@ -41,6 +40,19 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
     groups = chosen.groupby(["machine", "pass", "dtype", "inputs"], sort=False)
     measured = [_measured(rows, *map(str, group)) for group, rows in groups]
     return [_published(counts), _like_for_like(counts), _needs(counts), *measured]
+
+
+def published_shape(records: pd.DataFrame) -> pd.DataFrame:
+    """The counted records of the shape that the paper counts.
+
+    Raises:
+        ValueError: there is none.
+    """
+    at_world = (records["world"] == WORLD) & (records["batch"] * WORLD == BATCH)
+    chosen = records[at_world & (records["dim"] == DIM) & records["gmacs"].notna()].copy()
+    if chosen.empty:
+        raise ValueError("no record of the efficiency suite; run lossbench run --suite efficiency")
+    return chosen
 
 
 def _published(counts: pd.DataFrame) -> Section:
@@ -142,36 +154,38 @@ def _needs(counts: pd.DataFrame) -> Section:
 
 def _measured(rows: pd.DataFrame, machine: str, pass_: str, dtype: str, inputs: str) -> Section:
     """Time and memory of one evaluation on one machine, with ratios to SMI in the same layout."""
-    rows = rows.sort_values(["loss_batch", "loss", "implementation"])
-    ratios = [_ratios_to_smi(equal) for _, equal in rows.groupby("distribution")]
-    to_smi = pd.concat(ratios).reindex(rows.index)
-    enough = rows["samples_ms"].map(len, na_action="ignore") >= FEWEST_FOR_PERCENTILES
+    rows = rows.sort_values(["loss_batch", "loss", "variant", "implementation"])
+    smi: dict[Any, pd.Series | None] = {}
+    for _, equal in rows.groupby("distribution"):
+        smi.update(dict.fromkeys(equal.index, _published_smi(equal)))
+    ratios = compare(rows, smi)
+    itself = rows.index.isin([row.name for row in smi.values() if row is not None])
     frame = pd.DataFrame(
         {
             "layout": rows["distribution"].map({"gather": BATCH, "local": BATCH // WORLD}),
-            "loss": rows.apply(_label, axis="columns"),
+            "loss": each(rows, loss_title),
+            "implementation": each(rows, implementation),
             "median_ms": rows["median_ms"],
             "samples": rows["samples_ms"].map(len, na_action="ignore"),
-            "p20_ms": rows["p20_ms"].where(enough),
-            "p80_ms": rows["p80_ms"].where(enough),
-            "peak_mb": rows["peak_bytes"] / 1e6,
-            "saved_mb": rows["saved_bytes"] / 1e6,
-            "time_to_smi": to_smi["median_ms"],
-            "peak_to_smi": to_smi["peak_bytes"],
+            "time_to_smi": ratios["ratio"].mask(itself),
+            "interval": each(ratios, interval).mask(itself),
+            "verdict": ratios["verdict"].mask(itself),
+            "peak_bytes": rows["peak_bytes"],
+            "saved_bytes": rows["saved_bytes"],
             "status": rows["status"],
         }
     )
     columns = {
         "layout": Column("batch"),
         "loss": LOSS,
-        "median_ms": Column("ms", _milliseconds),
+        "implementation": Column("by", left=True),
+        "median_ms": Column("ms", milliseconds),
         "samples": Column("n", "{:.0f}".format),
-        "p20_ms": Column("p20", _milliseconds),
-        "p80_ms": Column("p80", _milliseconds),
-        "time_to_smi": Column("to SMI", _ratio),
-        "peak_mb": Column("peak MB", "{:,.0f}".format),
-        "peak_to_smi": Column("to SMI", _ratio),
-        "saved_mb": Column("saved MB", "{:,.0f}".format),
+        "time_to_smi": Column("to SMI", "{:.3g}x".format),
+        "interval": Column("95%"),
+        "verdict": Column("verdict", left=True),
+        "peak_bytes": Column("peak MB", megabytes),
+        "saved_bytes": Column("saved MB", megabytes),
     }
     if (rows["status"] != "ok").any():
         columns["status"] = Column("status", left=True)
@@ -181,35 +195,23 @@ def _measured(rows: pd.DataFrame, machine: str, pass_: str, dtype: str, inputs: 
         columns,
         [
             f"{machine}. One device's work: its local batch of {BATCH // WORLD}, or the gathered "
-            f"{BATCH} without the gather itself. ms: median of n samples; p20 and "
-            f"p80 from {FEWEST_FOR_PERCENTILES} samples on. Ratios are of medians at equal batch. "
-            "MB = 10^6 bytes."
+            f"{BATCH} without the gather itself. ms: median of n samples. To SMI: to its reference "
+            "at equal batch. MB = 10^6 bytes.",
+            threshold(rows),
         ],
     )
 
 
-def _ratios_to_smi(rows: pd.DataFrame) -> pd.DataFrame:
-    """Time and peak memory over those of SMI's reference among ``rows``."""
+def _published_smi(rows: pd.DataFrame) -> pd.Series | None:
+    """The record of SMI as its paper writes it."""
     published = (rows["implementation"] == "reference") & (rows["variant"] == "")
     smi = rows[published & (rows["loss"] == "smi")]
-    values = rows[["median_ms", "peak_bytes"]]
-    return values / (smi.iloc[0][values.columns] if len(smi) else float("nan"))
+    return smi.iloc[0] if len(smi) else None
 
 
 def _title(counts: pd.DataFrame, loss: object) -> str:
     titles = counts["title"].groupby("loss").first()
     return str(titles.get(loss, loss))
-
-
-def _label(row: pd.Series) -> str:
-    """Title, with what differs from the published hyperparameters and the reference."""
-    extras = [row["variant"]] if row["variant"] else []
-    extras += [row["implementation"]] if row["implementation"] != "reference" else []
-    return " ".join([row["title"], *extras])
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}" if value >= 10 else f"{value:.3f}"
 
 
 def _ratio(value: float) -> str:

@@ -1,0 +1,73 @@
+"""Ratios between records, from times that were sampled in the same rounds."""
+
+from typing import Any
+
+import pandas as pd
+
+from bench.ratios import Ratio, ratio
+
+
+def time_ratio(row: pd.Series, baseline: pd.Series | None) -> Ratio | None:
+    """Time of ``row`` over that of ``baseline``; None unless the two were timed in turn."""
+    if baseline is None or not _is_paired(row) or not _is_paired(baseline):
+        return None
+    if row["pair_group"] != baseline["pair_group"]:
+        return None
+    return ratio(_by_process(row), _by_process(baseline))
+
+
+def verdict(row: pd.Series, baseline: pd.Series | None) -> str | None:
+    """FASTER, SLOWER, SAME or UNRESOLVED; nothing is claimed below the A/A threshold."""
+    found = time_ratio(row, baseline)
+    return None if found is None else found.verdict(row["pair_noise"])
+
+
+def compare(rows: pd.DataFrame, baselines: dict[Any, pd.Series | None]) -> pd.DataFrame:
+    """Ratio, interval and verdict of each row to its baseline.
+
+    Args:
+        rows: records.
+        baselines: index of a row -> the record it is compared with.
+
+    Returns:
+        Columns ``ratio``, ``low``, ``high`` and ``verdict``, missing where there is no pair.
+    """
+    found = []
+    for index, row in rows.iterrows():
+        of_row = time_ratio(row, baselines.get(index))
+        values = (of_row.value, of_row.low, of_row.high) if of_row else (None, None, None)
+        found.append((*values, verdict(row, baselines.get(index))))
+    return pd.DataFrame(found, index=rows.index, columns=["ratio", "low", "high", "verdict"])
+
+
+def interval(row: pd.Series) -> str | None:
+    """The 95% interval in words, such as ``1.02-1.07``."""
+    return None if pd.isna(row["low"]) else f"{digits(row['low'])}-{digits(row['high'])}"
+
+
+def digits(value: float) -> str:
+    """Three significant digits of a ratio."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def threshold(rows: pd.DataFrame) -> str:
+    """What the notes of a table say of its ratios."""
+    noise = rows["pair_noise"].dropna()
+    if noise.empty:
+        return "Times were not taken in turn: no ratio is shown; run lossbench run --paired."
+    processes = rows["pair_processes"].dropna()
+    taken = f"{int(processes.min())} to {int(processes.max())} processes"
+    return (
+        f"Ratios: times taken in turn in {taken}, bootstrap 95% interval; nothing is claimed below "
+        f"the A/A threshold, {noise.min():.1%} to {noise.max():.1%} here."
+    )
+
+
+def _is_paired(row: pd.Series) -> bool:
+    return isinstance(row.get("pair_group"), str) and isinstance(row.get("samples_ms"), list)
+
+
+def _by_process(row: pd.Series) -> list[list[float]]:
+    samples, processes = row["samples_ms"], int(row["pair_processes"])
+    rounds = len(samples) // processes
+    return [samples[i * rounds : (i + 1) * rounds] for i in range(processes)]

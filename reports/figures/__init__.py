@@ -1,0 +1,1 @@
+"""Figures, one file each: ``draw(records)`` returns the matplotlib figure named by the file."""

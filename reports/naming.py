@@ -1,0 +1,41 @@
+"""What a record is called in a table."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+
+def each(rows: pd.DataFrame, describe: Callable[[pd.Series], object]) -> pd.Series:
+    """What ``describe`` says of each row, even of none."""
+    return pd.Series([describe(row) for _, row in rows.iterrows()], index=rows.index, dtype=object)
+
+
+def loss_title(row: pd.Series) -> str:
+    """Title of the loss, with the hyperparameters that are not as published."""
+    title = row["title"] if isinstance(row["title"], str) else row["loss"]
+    return f"{title} {row['variant']}" if row["variant"] else str(title)
+
+
+def implementation(row: pd.Series) -> str:
+    """Name of the implementation; of ``auto``, what it chose."""
+    chosen = row.get("chosen")
+    if row["implementation"] == "auto" and isinstance(chosen, str):
+        return f"auto: {chosen}"
+    return str(row["implementation"])
+
+
+def milliseconds(value: float) -> str:
+    """Three digits or more."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}" if value >= 10 else f"{value:.3f}"
+
+
+def megabytes(value: float) -> str:
+    """Bytes as MB of 10^6."""
+    return f"{value / 1e6:,.0f}" if value >= 1e7 else f"{value / 1e6:.1f}"
+
+
+def shape(row: pd.Series) -> str:
+    """N x D of one evaluation, and what is not as usual."""
+    unusual = [row["dtype"]] if row["dtype"] != "float32" else []
+    unusual += [f"{row['inputs']} inputs"] if row["inputs"] != "random" else []
+    return ", ".join([f"N = {row['loss_batch']}, D = {row['dim']}", row["pass"], *unusual])
