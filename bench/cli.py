@@ -78,6 +78,30 @@ def run(
     return FAILED if failed else OK
 
 
+@app.command()
+@takes_cases
+def noise(
+    cases: "list[Case]",
+    comparisons: Annotated[int, typer.Option(help="How often each case is compared.")] = 100,
+    slowdown: Annotated[float, typer.Option(help="Share of its time added to the copy.")] = 0.15,
+    timeout: Annotated[str, typer.Option(help="Give a process up after this.")] = "10m",
+) -> int:
+    """Compare cases with themselves and with slowed copies: what paired timing claims here."""
+    from bench.noise import measure
+
+    if comparisons < 1 or slowdown <= 0:
+        raise ValueError("noise needs --comparisons of at least 1 and a --slowdown above 0")
+    for case in cases:
+        say(f"{case.label}: {comparisons} comparisons")
+        trust = measure(case, comparisons, slowdown, parse_seconds(timeout))
+        print(
+            f"{case.label}: a difference from itself claimed {trust.false_claims} times of "
+            f"{comparisons}, {slowdown:.0%} slower found {trust.found} times of {comparisons} "
+            f"(A/A threshold {min(trust.thresholds):.1%} to {max(trust.thresholds):.1%})"
+        )
+    return OK
+
+
 def _print(records: list[dict[str, Any]], as_json: bool, table: Any) -> None:
     if as_json:
         print(json.dumps(records, indent=1))

@@ -58,6 +58,10 @@ class Worker:
         """
         return self._ask(("compare", cases, rounds), timeout_s, parts=1)
 
+    def sample_noise(self, case: Case, slowdown: float, timeout_s: float) -> dict[str, Any]:
+        """``bench.noise.sessions`` in the child process."""
+        return self._ask(("noise", case, slowdown), timeout_s, parts=1)
+
     def _ask(self, task: tuple[Any, ...], timeout_s: float, parts: int) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         try:
@@ -147,7 +151,14 @@ def _compare(cases: Sequence[Case], rounds: int) -> Iterator[dict[str, Any]]:
     yield _guarded(compare, cases, rounds)
 
 
-_TASKS: dict[str, Any] = {"evaluate": _evaluate, "compare": _compare}
+def _noise(case: Case, slowdown: float) -> Iterator[dict[str, Any]]:
+    """Samples of a case and a slowed copy."""
+    from bench.noise import sessions
+
+    yield _guarded(sessions, case, slowdown)
+
+
+_TASKS: dict[str, Any] = {"evaluate": _evaluate, "compare": _compare, "noise": _noise}
 
 
 def _die_with_parent() -> None:

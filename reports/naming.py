@@ -13,7 +13,14 @@ def each(rows: pd.DataFrame, describe: Callable[[pd.Series], object]) -> pd.Seri
 def loss_title(row: pd.Series) -> str:
     """Title of the loss, with the hyperparameters that are not as published."""
     title = row["title"] if isinstance(row["title"], str) else row["loss"]
-    return f"{title} {row['variant']}" if row["variant"] else str(title)
+    settings = [_setting(text) for text in str(row["variant"]).split(",") if text]
+    return " ".join([str(title), *settings])
+
+
+def _setting(text: str) -> str:
+    """A setting that is a word speaks for itself."""
+    value = text.partition("=")[2]
+    return value.replace("_", " ") if value.replace("_", "").isalpha() else text
 
 
 def implementation(row: pd.Series) -> str:

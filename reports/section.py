@@ -10,6 +10,8 @@ import pandas as pd
 
 Format = Callable[[Any], str]
 MISSING = "-"
+TEXT_WIDTH = 16
+"""Longer text wraps in the terminal, so that the numbers beside it fit in 80 columns."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ def _terminal(sections: Sequence[Section]) -> str:
         for index, column in enumerate(section.columns.values()):
             justify: Literal["left", "right"] = "left" if column.left else "right"
             width = max([0, *text.iloc[:, index].map(len)])
-            table.add_column(_break(column.header, width), justify=justify)
+            widest = min(width, TEXT_WIDTH) if column.left else width
+            header = _break(column.header, widest)
+            table.add_column(header, justify=justify, max_width=TEXT_WIDTH if column.left else None)
         for row in text.itertuples(index=False):
             table.add_row(*row)
         console.print(section.title)

@@ -22,7 +22,8 @@ from losses.auto import choose
 BATCHES = [2**k for k in range(4, 15)]
 DIMS = [2**k for k in range(6, 15)]
 WAYS = ("reference", "gram", "chunked", "compiled")
-COLOURS = ("#c44e52", "#4c72b0", "#dd8452", "#8172b3", "#55a868", "#937860")
+WAY_COLOURS = ("#c44e52", "#4c72b0", "#dd8452", "#8172b3")
+LOSS_COLOURS = tuple(plt.get_cmap("Set2").colors)  # type: ignore[attr-defined]
 UNLIMITED = 2**62
 
 
@@ -47,14 +48,15 @@ def draw(records: pd.DataFrame) -> Figure:
     panels = axes.flatten()
     for axis, name in zip(panels, names, strict=False):
         best = _fastest(rows[rows["loss"] == name])["implementation"]
-        _panel(axis, losses.spec(name).title, _cheapest_way(name), WAYS, best)
+        _panel(axis, losses.spec(name).title, _cheapest_way(name), WAYS, WAY_COLOURS, best)
     titles = [losses.spec(name).title for name in names]
     fastest = _fastest(rows)["loss"].map(dict(zip(names, titles, strict=True)))
-    _panel(panels[len(names)], "The cheapest loss", _cheapest_loss(names), titles, fastest)
+    title = "The cheapest loss (of equals, the first)"
+    _panel(panels[len(names)], title, _cheapest_loss(names), titles, LOSS_COLOURS, fastest)
     for axis in panels[len(names) + 1 :]:
         axis.axis("off")
     machine = ", ".join(rows["machine"].unique())
-    figure.suptitle(f"Least work of a step (map, counted) and fastest (dots, measured: {machine})")
+    figure.suptitle(f"A training step: least work (map, counted) and fastest (dots)\n{machine}")
     return figure
 
 
@@ -89,10 +91,14 @@ def _fastest(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _panel(
-    axis: Axes, title: str, cheapest: np.ndarray, names: Sequence[str], measured: pd.Series
+    axis: Axes,
+    title: str,
+    cheapest: np.ndarray,
+    names: Sequence[str],
+    colours: Sequence[str],
+    measured: pd.Series,
 ) -> None:
-    colours = COLOURS[: len(names)]
-    palette, top = ListedColormap(colours), len(names) - 0.5
+    palette, top = ListedColormap(colours[: len(names)]), len(names) - 0.5
     axis.pcolormesh(BATCHES, DIMS, cheapest, cmap=palette, alpha=0.55, vmin=-0.5, vmax=top)
     shapes = measured.index.to_frame()
     for batch, dim, name in zip(shapes["loss_batch"], shapes["dim"], measured, strict=True):

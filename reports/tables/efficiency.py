@@ -180,12 +180,9 @@ def _measured(rows: pd.DataFrame, machine: str, pass_: str, dtype: str, inputs: 
         "loss": LOSS,
         "implementation": Column("by", left=True),
         "median_ms": Column("ms", milliseconds),
-        "samples": Column("n", "{:.0f}".format),
         "time_to_smi": Column("to SMI", "{:.3g}x".format),
-        "interval": Column("95%"),
         "verdict": Column("verdict", left=True),
         "peak_bytes": Column("peak MB", megabytes),
-        "saved_bytes": Column("saved MB", megabytes),
     }
     if (rows["status"] != "ok").any():
         columns["status"] = Column("status", left=True)
@@ -195,7 +192,7 @@ def _measured(rows: pd.DataFrame, machine: str, pass_: str, dtype: str, inputs: 
         columns,
         [
             f"{machine}. One device's work: its local batch of {BATCH // WORLD}, or the gathered "
-            f"{BATCH} without the gather itself. ms: median of n samples. To SMI: to its reference "
+            f"{BATCH} without the gather itself. ms: median. To SMI: to its reference "
             "at equal batch. MB = 10^6 bytes.",
             threshold(rows),
         ],

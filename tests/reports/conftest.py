@@ -1,6 +1,7 @@
 """Records of the efficiency suite: counts are real, times are made up."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,15 +24,19 @@ HEADER = {
 
 @pytest.fixture(scope="session")
 def records() -> list[dict]:
-    """SMI takes 10 ms and 10 MB, every other loss 25 ms and 40 MB."""
+    """SMI takes 10 ms and 10 MB, every other loss 25 ms and 40 MB; each shape is one pair group."""
     made = []
-    for index, case in enumerate(suite("efficiency").cases()):
+    cases = [case for grid in suite("efficiency") for case in grid.cases()]
+    for case in [*cases, *(replace(case, pass_="forward") for case in cases)]:
         smi = case.loss == "smi"
         time, peak = (10.0, 10_000_000) if smi else (25.0, 40_000_000)
         measured = {"median_ms": time, "p20_ms": time - 1, "p80_ms": time + 1, "peak_bytes": peak}
-        measured["samples_ms"] = [time - 1, time, time + 1]
+        measured["samples_ms"] = [time * factor for factor in (0.9, 1.0, 1.1, 1.0)]
+        measured |= {"pair_group": f"{case.loss_batch} {case.pass_}", "pair_processes": 2}
+        measured["pair_noise"] = 0.02
         counts = {**case.describe(), **count(case)}
-        made.append({"key": f"k{index}", "status": "ok", "reason": "", **counts, **measured})
+        key = f"k{len(made)}"
+        made.append({"key": key, "status": "ok", "reason": "", **counts, **measured})
     return made
 
 

@@ -98,18 +98,29 @@ def test_invalid_measurements_are_not_shown(records, write_run):
     invalid = [dict(r, status="invalid") if r["loss"] == "smi" else r for r in records]
     rows = build(load([write_run(invalid)]))[3].text()
     assert set(rows[rows["loss"] == "SMI"]["ms"]) == {"-"}
-    assert set(rows["to SMI"].iloc[:, 0]) == {"-"}
+    assert set(rows["to SMI"]) == {"-"}
 
 
 def test_an_ablation_is_a_row_of_its_own_and_never_the_yardstick(records, write_run):
-    smi = [r for r in records if r["loss"] == "smi"]
-    ablation = [
-        dict(r, key=f"a{r['key']}", variant="dependency=correlation", median_ms=5.0) for r in smi
+    faster = [
+        dict(r, samples_ms=[ms / 2 for ms in r["samples_ms"]]) if r["variant"] else r
+        for r in records
     ]
-    rows = build(load([write_run(ablation + records)]))[3].frame
-    rows = rows.set_index(["layout", "loss"]).sort_index()
-    assert rows["time_to_smi"][256, "SMI dependency=correlation"] == 0.5
-    assert rows["time_to_smi"][256, "SMI"] == 1.0
+    rows = build(load([write_run(faster)]))[3].frame
+    rows = rows.set_index(["layout", "loss", "implementation"]).sort_index()
+    for dependency in ("correlation", "squared correlation"):
+        assert rows["time_to_smi"][256, f"SMI {dependency}", "auto: gram"] == pytest.approx(0.5)
+    assert pd.isna(rows["time_to_smi"][256, "SMI", "reference"])
+
+
+def test_times_that_were_not_taken_in_turn_have_no_ratio(records, write_run):
+    apart = [dict(r, pair_group=r["key"]) for r in records]
+    section = build(load([write_run(apart)]))[3]
+    assert section.frame["time_to_smi"].isna().all()
+    alone = [{k: v for k, v in r.items() if not k.startswith("pair_")} for r in records]
+    section = build(load([write_run(alone)]))[3]
+    assert section.frame["time_to_smi"].isna().all()
+    assert "run lossbench run --paired" in section.notes[1]
 
 
 def test_numbers_are_never_cut_in_the_terminal(records, write_run):
@@ -127,22 +138,25 @@ def test_measured_ratios_compare_equal_batches(sections):
         "Measured: forward",
     ]
     for section in sections[3:]:
-        rows = section.frame.set_index(["layout", "loss"])
-        assert rows["time_to_smi"][256, "VICReg"] == 2.5
-        assert rows["peak_to_smi"][2048, "NT-Xent"] == 4.0
-        assert rows["time_to_smi"][2048, "SMI"] == 1.0
+        rows = section.frame.set_index(["layout", "loss", "implementation"]).sort_index()
+        assert rows["time_to_smi"][256, "VICReg", "reference"] == pytest.approx(2.5)
+        assert rows["verdict"][256, "VICReg", "reference"] == "SLOWER"
+        assert rows["verdict"][2048, "SMI", "auto: gram"] == "SAME"
+        assert pd.isna(rows["time_to_smi"][2048, "SMI", "reference"])
         assert "Test CPU, 2 threads, torch 2.13.0, 2026-11-20, commit 012345678" in section.notes[0]
 
 
 def test_failed_and_missing_cases_are_shown_not_averaged(records, write_run):
-    kept = [dict(record) for record in records if record["pass"] == "step"][:-1]
-    failed = kept[0]
+    steps = [dict(record) for record in records if record["pass"] == "step"]
+    missing = ("vicreg", "reference", "gather")
+    kept = [r for r in steps if (r["loss"], r["implementation"], r["distribution"]) != missing]
+    failed = next(r for r in kept if r["loss"] == "barlow_twins")
     for name in ("median_ms", "p20_ms", "p80_ms", "peak_bytes"):
         del failed[name]
     failed["status"] = "oom"
     published, _, _, measured = build(load([write_run(kept)]))
     shown = measured.text()
-    row = shown[(shown["loss"] == "Barlow Twins") & (shown["batch"] == "256")].iloc[0]
+    row = shown[(shown["loss"] == "Barlow Twins") & (shown["batch"] == "256")].iloc[-1]
     assert row["ms"] == "-"
     assert row["status"] == "oom"
     counted = published.text().set_index("loss")

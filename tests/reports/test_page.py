@@ -35,12 +35,12 @@ def test_committed_pages_match_their_runs(page):
 
 def test_blocks_are_filled_and_the_rest_is_kept(records, write_run):
     run = write_run(records)
-    page = "before\n<!-- lossreport table efficiency run.jsonl -->\nold\n<!-- end -->\nafter\n"
+    page = "before\n<!-- lossreport table efficiency run.jsonl -->\nstale\n<!-- end -->\nafter\n"
     filled = refresh(page, run.parent)
     assert filled.startswith("before\n<!-- lossreport table efficiency run.jsonl -->\n")
     assert filled.endswith("<!-- end -->\nafter\n")
     assert make_table("efficiency", [run], "markdown") in filled
-    assert "old" not in filled
+    assert "stale" not in filled
     assert refresh(filled, run.parent) == filled
 
 

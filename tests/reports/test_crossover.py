@@ -1,0 +1,65 @@
+"""The crossover figure: what it maps, and that it is drawn the same again."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from reports.figures import crossover
+from reports.page import make_figure
+from reports.records import load
+
+
+@pytest.fixture
+def run(records, write_run):
+    local = [r for r in records if r["distribution"] == "local" and r["pass"] == "step"]
+    return write_run([dict(r, implementation="gram") for r in local if not r["variant"]])
+
+
+def test_feature_losses_cross_over_where_n_passes_d():
+    table = crossover._cheapest_way("barlow_twins")
+    gram, reference = (crossover.WAYS.index(way) for way in ("gram", "reference"))
+    for row, dim in enumerate(crossover.DIMS):
+        for column, batch in enumerate(crossover.BATCHES):
+            if 4 * batch <= 2 * dim:  # 4 N^2 D at most, against 3 N D^2
+                assert table[row, column] == gram
+            if 3 * batch >= 4 * dim:  # 3 N^2 D at least
+                assert table[row, column] == reference
+
+
+def test_sample_losses_never_cross_over():
+    for name in ("smi", "nt_xent"):
+        assert set(np.unique(crossover._cheapest_way(name))) == {crossover.WAYS.index("gram")}
+
+
+def test_the_same_run_gives_the_same_file(run, tmp_path):
+    for name in ("one.svg", "two.svg"):
+        make_figure("crossover", [run], tmp_path / name)
+    one, two = ((tmp_path / name).read_bytes() for name in ("one.svg", "two.svg"))
+    assert one == two
+    assert b"Barlow Twins" in one
+
+
+def test_a_panel_for_each_loss_and_one_for_all(run):
+    figure = crossover.draw(load([run]))
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles[:4] == ["Barlow Twins", "NT-Xent", "SMI", "VICReg"]
+    assert len(titles) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["crosover", "RUN"], "did you mean 'crossover'?"),
+        (["crossover", "missing.jsonl"], "missing.jsonl cannot be read"),
+        (["crossover", "RUN", "--out", "map.bmp"], "--out must end in .svg, .png or .pdf"),
+    ],
+)
+def test_bad_usage_is_one_line(run, arguments, message):
+    arguments = [str(run) if argument == "RUN" else argument for argument in arguments]
+    command = [sys.executable, "-m", "reports", "figure", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
