@@ -73,7 +73,7 @@ def resolve(target: str) -> Loss:
     """The loss that ``package.module:attribute?key=value`` names.
 
     A class is called with the keys (without any where there are none), and so is any other callable
-    that is given keys; a value of the same form is resolved first. Where the loss has a parameter
+    that is given keys; a value ``module:attribute(key=value)`` is called first. Where the loss has a parameter
     ``ref_emb``, the second view is passed as that (pytorch-metric-learning's convention).
 
     Raises:
@@ -84,12 +84,12 @@ def resolve(target: str) -> Loss:
     if not (module and colon and attribute):
         raise ValueError(f"a contender is package.module:attribute[?key=value], got {target!r}")
     found = _find(module, attribute)
-    settings = {key: _value(value) for key, value in parse_qsl(query, keep_blank_values=True)}
-    if inspect.isclass(found) or settings:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if inspect.isclass(found) or pairs:
         try:
-            found = found(**settings)
+            found = found(**{key: _value(value) for key, value in pairs})
         except Exception as error:
-            raise ValueError(f"{path} cannot be called with {settings}: {error}") from error
+            raise ValueError(f"contender {target} cannot be made: {error}") from error
     if not callable(found):
         raise ValueError(f"{path} is not callable")
     return _of_two_views(found)
@@ -123,8 +123,11 @@ def _find(module: str, attribute: str) -> Any:
 
 
 def _value(text: str) -> Any:
-    if ":" in text:
-        return _find(*text.split(":", 1))()
+    """A number, true, false, none, ``module:attribute(key=value,...)``, or else the text."""
+    path, opening, arguments = text.removesuffix(")").partition("(")
+    if ":" in path:
+        pairs = (part.partition("=") for part in arguments.split(",") if opening and part)
+        return _find(*path.split(":", 1))(**{key: _value(value) for key, _, value in pairs})
     for kind in (int, float):
         try:
             return kind(text)

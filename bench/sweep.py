@@ -174,16 +174,21 @@ class _Clock:
     def __init__(self, budget_s: float) -> None:
         self._end = time.monotonic() + budget_s
         self._macs_per_ms = 0.0
+        self._promised_s = 0.0
 
     def learn(self, case: Case, record: dict[str, Any]) -> None:
         """Remember the fastest arithmetic seen."""
+        self._promised_s = 0.0
         if record["status"] == "ok":
             rate = case.cost.macs(case.pass_) / record["median_ms"]
             self._macs_per_ms = max(self._macs_per_ms, rate)
 
     def allows(self, case: Case) -> bool:
-        """Whether the case is expected to end within the budget."""
-        expected_s = 0.0
+        """Whether the case, and the rounds of those before it in its group, fit in the budget."""
+        call_s = 0.0
         if self._macs_per_ms:
-            expected_s = CALLS_PER_CASE * case.cost.macs(case.pass_) / self._macs_per_ms / 1e3
-        return time.monotonic() + expected_s < self._end
+            call_s = case.cost.macs(case.pass_) / self._macs_per_ms / 1e3
+        needed_s = self._promised_s + CALLS_PER_CASE * call_s
+        fits = time.monotonic() + needed_s < self._end
+        self._promised_s += fits * groups.MIN_ROUNDS * call_s
+        return fits

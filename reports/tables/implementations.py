@@ -16,7 +16,7 @@ SHAPE = ["machine", "loss_batch", "dim", "pass", "dtype", "inputs"]
 
 
 def build(records: pd.DataFrame) -> Sequence[Section]:
-    """Sections of the table: for each shape one of cost, then accuracy, compilation, third parties.
+    """Sections of the table: for each shape one of cost, then accuracy and compilation.
 
     Args:
         records: records of a run, measured with ``--paired`` and ``--accuracy``.
@@ -31,7 +31,7 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
         )
         sections.append(_cost(rows))
         sections += [_accuracy(rows, what) for what in ("value", "gradient")]
-        sections += [_compilation(rows), _third_parties(rows)]
+        sections.append(_compilation(rows))
     return [section for section in sections if len(section.frame)]
 
 
@@ -143,39 +143,3 @@ def _compilation(rows: pd.DataFrame) -> Section:
     }
     notes = ["The first call of compiled compiles; - where it never pays."]
     return Section(f"Compilation: {shape(rows.iloc[0])}", frame, columns, notes)
-
-
-def _third_parties(rows: pd.DataFrame) -> Section:
-    """What contenders are, by themselves and against ours."""
-    contenders = rows[rows["contender"].astype(bool)]
-    best = rows[~rows["contender"].astype(bool)].groupby(["loss", "variant"])["median_ms"].idxmin()
-    baselines = {
-        index: rows.loc[best[(row["loss"], row["variant"])]]
-        for index, row in contenders.iterrows()
-        if pd.notna(best.get((row["loss"], row["variant"])))
-    }
-    ratios = compare(contenders, baselines)
-    frame = pd.DataFrame(
-        {
-            "name": contenders["implementation"],
-            "loss": each(contenders, loss_title),
-            "version": contenders["contender_version"],
-            "finding": contenders["parity"].where(
-                contenders["status"] == "ok", contenders["reason"]
-            ),
-            "ratio": ratios["ratio"],
-            "interval": each(ratios, interval),
-            "verdict": ratios["verdict"],
-        }
-    )
-    columns = {
-        "name": Column("contender", left=True),
-        "loss": LOSS,
-        "version": Column("version", left=True),
-        "finding": Column("finding", left=True),
-        "ratio": Column("time to our best", "{:.3g}x".format),
-        "interval": Column("95%"),
-        "verdict": Column("verdict", left=True),
-    }
-    notes = ["Finding: what value and gradient equal, over several inputs, before it was timed."]
-    return Section(f"Third parties: {shape(rows.iloc[0])}", frame, columns, notes)

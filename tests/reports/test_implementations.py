@@ -7,7 +7,7 @@ from bench.case import Case
 from bench.counting import count
 from reports.page import make_table
 from reports.records import load
-from reports.tables import fair, implementations
+from reports.tables import fair, implementations, third_parties
 
 TIMES = {"reference": 100.0, "gram": 20.0, "chunked": 21.0, "compiled": 90.0}
 
@@ -70,7 +70,7 @@ def test_a_contender_has_a_row_with_its_parity_and_its_time_to_our_best(
     ways, contenders, write_run
 ):
     sections = build(write_run, ways + contenders)
-    rows = sections["Third parties"].frame.set_index("name")
+    rows = third_parties.build(load([write_run(ways + contenders)]))[0].frame.set_index("name")
     assert rows["finding"].to_dict() == {
         "pml": "equals 0.025 x ours",
         "broken": "broken ignores its second view",
@@ -83,14 +83,17 @@ def test_a_contender_has_a_row_with_its_parity_and_its_time_to_our_best(
 
 
 def test_a_run_without_contenders_or_errors_has_no_such_section(ways, write_run):
+    with pytest.raises(ValueError, match="run lossbench run --contender"):
+        third_parties.build(load([write_run(ways)]))
     bare = [{k: v for k, v in r.items() if not k.startswith("accuracy_")} for r in ways]
     assert set(build(write_run, bare)) == {"Implementations", "Compilation"}
 
 
 def test_tables_fit_80_columns(ways, contenders, records, write_run):
-    text = make_table("implementations", [write_run(ways + contenders)], "terminal")
-    assert max(map(len, text.splitlines())) <= 80
-    assert max(map(len, make_table("fair", [write_run(records)], "terminal").splitlines())) <= 80
+    run = write_run(ways + contenders)
+    texts = [make_table(name, [run], "terminal") for name in ("implementations", "third_parties")]
+    texts.append(make_table("fair", [write_run(records)], "terminal"))
+    assert max(len(line) for text in texts for line in text.splitlines()) <= 80
 
 
 def fair_rows(records, write_run) -> dict[str, pd.DataFrame]:
