@@ -73,8 +73,8 @@ def resolve(target: str) -> Loss:
     """The loss that ``package.module:attribute?key=value`` names.
 
     A class is called with the keys (without any where there are none), and so is any other callable
-    that is given keys; a value ``module:attribute(key=value)`` is called first. Where the loss has a parameter
-    ``ref_emb``, the second view is passed as that (pytorch-metric-learning's convention).
+    that is given keys; a value ``module:attribute(key=value)`` is called first. Where there is a
+    parameter ``ref_emb``, the second view is passed as that (pytorch-metric-learning's convention).
 
     Raises:
         ValueError: not of this form, not there, or not callable.

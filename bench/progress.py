@@ -52,6 +52,10 @@ class Report:
         """The case is about to run."""
         self._bar.update(self._task, description=case.label)
 
+    def compare(self, cases: Sequence[Case]) -> None:
+        """The cases of a group are about to be timed in turn."""
+        self._bar.update(self._task, description=f"{len(cases)} in turn, {cases[0].label}")
+
     def finish(self, case: Case, record: dict[str, Any]) -> None:
         """The case ended, and its record is on the disk."""
         self._advance(case)

@@ -43,6 +43,9 @@ class Progress(Protocol):
     def start(self, case: Case) -> None:
         """The case is about to run."""
 
+    def compare(self, cases: Sequence[Case]) -> None:
+        """The cases of a group are about to be timed in turn."""
+
     def finish(self, case: Case, record: dict[str, Any]) -> None:
         """The case ended, and its record is on the disk."""
 
@@ -112,30 +115,25 @@ def sweep(
         errors: measure the errors of value and gradient on three kinds of inputs.
     """
     keys = {case_key(case, writer.header): case for case in cases}
-    by_case = {id(case): key for key, case in keys.items()}
+    batches = groups.group(list(keys.values())) if paired else [[case] for case in keys.values()]
     clock = _Clock(limits.budget_s)
     worker = Worker(cases[0].device, limits.memory_bytes)
     measured = left = 0
     try:
-        for batch in groups.group(list(keys.values())) if paired else [[c] for c in keys.values()]:
-            named = [by_case[id(case)] for case in batch]
-            if _are_done([writer.records.get(key) for key in named], paired, errors):
+        for batch in batches:
+            found = [writer.records.get(case_key(case, writer.header)) for case in batch]
+            if _are_done(found, paired, errors):
                 for case in batch:
                     progress.skip(case)
                 continue
             records = []
-            for key, case in zip(named, batch, strict=True):
-                fits = clock.allows(case)
+            for case in batch:
                 progress.start(case)
-                fields = worker.evaluate(
-                    case, limits.timeout_s, measure=fits, sample=not paired, errors=errors
-                )
-                if not fits:
-                    fields = {**fields, "status": "timeout", "reason": OUT_OF_BUDGET}
-                record = {"key": key, **case.describe(), "inputs_id": identity(case.inputs)}
-                records.append({**record, **fields})
-                measured, left = measured + fits, left + (not fits)
+                how = {"measure": clock.allows(case), "sample": not paired, "errors": errors}
+                records.append(_record(case, writer.header, worker, limits, how))
+                measured, left = measured + how["measure"], left + (not how["measure"])
             if paired:
+                progress.compare(batch)
                 groups.compare(worker, batch, records, limits.timeout_s)
                 worker.stop()  # the next group starts in a fresh process
             for case, record in zip(batch, records, strict=True):
@@ -145,6 +143,17 @@ def sweep(
     finally:
         worker.stop()
     return Outcome([writer.records[key] for key in keys], measured, left)
+
+
+def _record(
+    case: Case, header: dict[str, Any], worker: Worker, limits: Limits, how: dict[str, bool]
+) -> dict[str, Any]:
+    """A case's description, counts and, if it is to be measured, measurement."""
+    fields = worker.evaluate(case, limits.timeout_s, **how)
+    if not how["measure"]:
+        fields = {**fields, "status": "timeout", "reason": OUT_OF_BUDGET}
+    key = case_key(case, header)
+    return {"key": key, **case.describe(), "inputs_id": identity(case.inputs), **fields}
 
 
 def _are_done(records: Sequence[dict[str, Any] | None], paired: bool, errors: bool) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 
 from bench.case import Case
 from bench.failures import describe_failure
+from losses.auto import available_bytes
 
 SHARE_OF_MEMORY = 0.9
 
@@ -178,17 +179,8 @@ def _redirect_output(log: str) -> None:
 def _limit_memory(memory_bytes: int | None) -> None:
     """Make an allocation that does not fit fail here, before the system kills a process."""
     if memory_bytes is None:
-        memory_bytes = int(SHARE_OF_MEMORY * _available_bytes())
+        memory_bytes = int(SHARE_OF_MEMORY * available_bytes())
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-
-
-def _available_bytes() -> int:
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _guarded(work: Any, *arguments: Any, **options: Any) -> dict[str, Any]:

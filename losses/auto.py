@@ -67,22 +67,35 @@ def _rank(name: str) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory of a device that an evaluation can take."""
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return free + cached
-    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
-    return min(_available(), limit if limit != resource.RLIM_INFINITY else _available())
+    """Memory of a device that an evaluation can take.
+
+    Raises:
+        ValueError: a CUDA device where there is none.
+    """
+    if device.type != "cuda":
+        return int(min(available_bytes(), _allowed_bytes()))
+    if not torch.cuda.is_available():
+        raise ValueError(
+            "there is no CUDA device here whose memory could be read; say memory_bytes"
+        )
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached
 
 
-def _available() -> int:
+def available_bytes() -> int:
+    """Memory of this machine that is free or can be freed."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable"):
                 return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _allowed_bytes() -> int | float:
+    """What the system lets this process allocate."""
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    return float("inf") if limit == resource.RLIM_INFINITY else limit
 
 
 def _gigabytes(size: int) -> str:
