@@ -87,7 +87,7 @@ SUITES: dict[str, tuple[Grid, ...]] = {
     ),
     "efficiency": (
         Grid(implementation=("reference", "auto"), layouts=(LOCAL, GATHERED)),
-        Grid(("smi",), ("auto",), layouts=(LOCAL, GATHERED), variants=ABLATION),
+        Grid(("smi",), ("auto",), layouts=(LOCAL,), variants=ABLATION),
     ),
     "scaling": (
         Grid(
