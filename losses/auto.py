@@ -75,9 +75,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type != "cuda":
         return int(min(available_bytes(), _allowed_bytes()))
     if not torch.cuda.is_available():
-        raise ValueError(
-            "there is no CUDA device here: say memory_bytes"
-        )
+        raise ValueError("there is no CUDA device here: say memory_bytes")
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + cached
 

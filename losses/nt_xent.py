@@ -123,6 +123,6 @@ def _stacked(hp: NTXent, z_a: Tensor, z_b: Tensor, side: int, keep: bool) -> dic
     batch, scale = len(z_a), 1 / hp.temperature
     z, _ = stacked_unit_rows((z_a, z_b), centre=False)
     negatives, positive = pair_logsumexp(z, scale, side, keep)
-    rows = functional.softplus(negatives - positive)
+    rows = torch.logaddexp(negatives - positive, torch.zeros_like(positive))
     of_a, of_b = rows.view(2, batch).mean(dim=1)
     return {"anchors_a": of_a / 2, "anchors_b": of_b / 2}

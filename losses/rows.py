@@ -149,13 +149,15 @@ class _Positives(Function):
     def backward(ctx: Any, of_rho: Tensor, of_gap: Tensor) -> tuple[Tensor, None, None]:
         z, rho = ctx.saved_tensors
         batch = rho.shape[1]
-        across = (of_rho - of_gap * _sign(rho)).unsqueeze(-1)
-        along = of_gap.unsqueeze(-1)
+        sign = _sign(rho).unsqueeze(-1)
+        slope, along = of_rho.unsqueeze(-1), of_gap.unsqueeze(-1)
         result = torch.zeros_like(z)
         pairs = zip(_pairs(z, batch), _pairs(result, batch), strict=True)
         for index, ((u, v), (du, dv)) in enumerate(pairs):
             for block in _blocks(u):
-                for x, y, out in ((u, v, du), (v, u, dv)):
-                    out[block].addcmul_(x[block], along[index, block])
-                    out[block].addcmul_(y[block], across[index, block])
+                difference = torch.addcmul(u[block], v[block], sign[index, block], value=-1)
+                difference.mul_(along[index, block])
+                du[block].add_(difference).addcmul_(v[block], slope[index, block])
+                dv[block].addcmul_(difference, sign[index, block], value=-1)
+                dv[block].addcmul_(u[block], slope[index, block])
         return result, None, None

@@ -79,7 +79,8 @@ def reference(hp: SMI, *views: Tensor) -> dict[str, Tensor]:
     """One N x N correlation matrix for each pair of views, and for each view with itself."""
     rows = [_standardised_rows(view) for view in views]
     pairs = itertools.combinations(rows, 2)
-    blocks = itertools.combinations_with_replacement(rows, 2)
+    # itertools.combinations_with_replacement would say it, but the compiler cannot trace that
+    blocks = [(u, v) for i, u in enumerate(rows) for v in rows[i:]]
     on = torch.stack([_on_diagonal(hp, u, v) for u, v in pairs])
     off = torch.stack([_off_diagonal(hp, u, v) for u, v in blocks])
     return {"on_diagonal": _reduce(hp, on), "off_diagonal": hp.lambda_ * _reduce(hp, off)}
@@ -150,7 +151,10 @@ def gram_cost(problem: Problem) -> Cost:
     """The tiles of the upper triangle; one product for the gradient."""
     macs = pair_cost(problem, GRAM_SIDE, keep=True)
     kept = (problem.views * problem.batch) ** 2
-    peak = max(3.5 * _elements(problem), 2 * _elements(problem) + kept)
+    peak = max(
+        3.5 * _elements(problem),
+        2 * _elements(problem) + kept + 5 * min(GRAM_SIDE, problem.batch) ** 2,
+    )
     return Cost(*macs, _entries(problem), round(peak))
 
 

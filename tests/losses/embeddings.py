@@ -1,6 +1,9 @@
 """Batches that the tests of losses share."""
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from unittest import mock
 
 import torch
 from hypothesis import settings, strategies
@@ -23,6 +26,22 @@ def eager(name: str) -> list[str]:
     return [each for each in losses.spec(name).implementations if each not in ("auto", "compiled")]
 
 
+def workspace(name: str, side: int, dtype: torch.dtype = torch.float32) -> int:
+    """``workspace_bytes`` that cuts a Gram into tiles of ``side``."""
+    arrays = importlib.import_module(f"losses.{name}").TILE_ARRAYS
+    return arrays * side**2 * dtype.itemsize
+
+
+@contextmanager
+def small_blocks(gram_side: int, cached_elements: int = 2**18) -> Iterator[None]:
+    """Tiles of ``gram`` and blocks of rows so small that small batches have several, ragged."""
+    with ExitStack() as stack:
+        for module in ("cross_norm", "nt_xent", "smi"):
+            stack.enter_context(mock.patch(f"losses.{module}.GRAM_SIDE", gram_side))
+        stack.enter_context(mock.patch("losses.rows.CACHED_ELEMENTS", cached_elements))
+        yield
+
+
 def random_views(
     batch: int, dim: int, count: int = 2, seed: int = 0, noise: float = 0.5
 ) -> list[Tensor]:
@@ -30,6 +49,40 @@ def random_views(
     generator = torch.Generator().manual_seed(seed)
     signal, *noises = torch.randn(count + 1, batch, dim, generator=generator, dtype=torch.float64)
     return [signal + noise * each for each in noises]
+
+
+def degenerate_batches(large: float = 1e3) -> dict[str, tuple[Tensor, Tensor]]:
+    """Name -> two views in fp64; ``large`` is how far they go from 1."""
+    batch, dim = 6, 37
+    a, b = random_views(batch, dim, seed=5)
+    row = a[:1].expand(batch, -1)
+    noise = random_views(batch, dim, seed=6)
+    zero = torch.zeros_like(a)
+    constants = torch.tensor([0.1, -0.3, 1 / 3, 7.7, 2.1, 1e-3], dtype=torch.float64)
+    constant = constants[:, None].expand(-1, dim)
+    half_dead = torch.where(torch.arange(dim) < dim // 2, 0.0, a)
+    return {
+        "collapsed": (row, row),
+        "collapsed_each_view_elsewhere": (row, b[:1].expand(batch, -1)),
+        "nearly_collapsed": (row + 1e-6 * noise[0], row + 1e-6 * noise[1]),
+        "one_view_collapsed": (row, b),
+        "constant_rows": (constant, constant),
+        "constant_rows_of_one_view": (constant, b),
+        "one_constant_row": (torch.cat([constant[:1], a[1:]]), b),
+        "all_zero": (zero, zero),
+        "one_view_zero": (zero, b),
+        "one_zero_row": (torch.cat([zero[:1], a[1:]]), b),
+        "duplicate_rows": (torch.cat([a[:3], a[:3]]), torch.cat([b[:3], b[:3]])),
+        "identical_views": (a, a),
+        "scaled_views": (a, a * (1 + 1e-7)),
+        "nearly_identical_views": (a, a + 1e-6 * noise[0]),
+        "anti_aligned_views": (a, -a),
+        "dead_features": (half_dead, half_dead + 1e-6 * noise[0]),
+        "one_feature": (a[:, :1], b[:, :1]),
+        "tiny": (a / large, b / large),
+        "huge": (large * a, large * b),
+        "far_from_the_origin": (a + large, b - large),
+    }
 
 
 def orthonormal_rows() -> Tensor:

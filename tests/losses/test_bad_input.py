@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from embeddings import random_views
+from embeddings import random_views, workspace
 
 import losses
 
@@ -79,12 +79,67 @@ def test_unknown_loss(name, nearest):
 
 
 def test_unknown_implementation(loss):
-    known = ", ".join(sorted(losses.spec(loss.name).implementations))
-    message = ("implementation", "'referenec'", "did you mean 'reference'?", "known:", known)
-    with refused(*message):
+    spec, message = losses.spec(loss.name), ("'referenec'", "did you mean 'reference'?", "known:")
+    with refused("implementation", *message, ", ".join(sorted(spec.implementations))):
         losses.create(loss.name, "referenec")
+    with refused("implementation", *message, ", ".join(sorted(spec.cost_models))):
+        spec.cost("referenec", losses.Problem(4, 4))
+
+
+@pytest.mark.parametrize("name", losses.names())
+@pytest.mark.parametrize("size", [0, -1, -(2**40), 1])
+def test_workspace_too_small_for_one_entry(name, size):
+    message = ("workspace_bytes", "at least", str(workspace(name, 1)), f"got {size}")
+    loss = losses.create(name, "chunked", workspace_bytes=size)
     with refused(*message):
-        losses.spec(loss.name).cost("referenec", losses.Problem(4, 4))
+        loss(GOOD, GOOD)
+    with refused(*message):
+        losses.spec(name).cost("chunked", losses.Problem(4, 3), workspace_bytes=size)
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_smallest_workspace(name):
+    """It holds one entry of each tile-sized array."""
+    views = random_views(4, 8)
+    size = workspace(name, 1, torch.float64)
+    value = losses.create(name, "chunked", workspace_bytes=size)(*views)
+    torch.testing.assert_close(value, losses.create(name)(*views), rtol=1e-12, atol=1e-15)
+    with refused("workspace_bytes", "at least", str(size), f"got {size - 1}"):
+        losses.create(name, "chunked", workspace_bytes=size - 1)(*views)
+
+
+def options_of(name):
+    return {each: losses.spec(name).options(each) for each in losses.spec(name).implementations}
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_options(name):
+    assert options_of(name) == {
+        "reference": (),
+        "gram": (),
+        "chunked": ("workspace_bytes",),
+        "compiled": (),
+        "auto": ("memory_bytes",),
+    }
+    with refused("implementation", "'chunkd'", "did you mean 'chunked'?"):
+        losses.spec(name).options("chunkd")
+
+
+@pytest.mark.parametrize(
+    ("implementation", "option"),
+    [
+        ("chunked", "workspace_byte"),
+        ("chunked", "memory_bytes"),
+        ("gram", "workspace_bytes"),
+        ("reference", "workspace_bytes"),
+        ("compiled", "memory_bytes"),
+        ("auto", "workspace_bytes"),
+    ],
+)
+@pytest.mark.parametrize("name", losses.names())
+def test_option_of_another_implementation(name, implementation, option):
+    with refused(name, repr(option), "known:"):
+        losses.create(name, implementation, **{option: 10**6})
 
 
 @pytest.mark.parametrize(

@@ -2,46 +2,18 @@
 
 import pytest
 import torch
-from embeddings import DTYPES, eager, random_views, repeatable, value_and_gradients
+from embeddings import (
+    DTYPES,
+    degenerate_batches,
+    eager,
+    random_views,
+    repeatable,
+    value_and_gradients,
+)
 from hypothesis import given, strategies
 from oracles import smi as smi_oracle
 
 import losses
-
-BATCH, DIM = 6, 37
-
-
-def degenerate_batches(large=1e3):
-    """Name -> two views in fp64; ``large`` is how far they go from 1."""
-    a, b = random_views(BATCH, DIM, seed=5)
-    row = a[:1].expand(BATCH, -1)
-    noise = random_views(BATCH, DIM, seed=6)
-    zero = torch.zeros_like(a)
-    constants = torch.tensor([0.1, -0.3, 1 / 3, 7.7, 2.1, 1e-3], dtype=torch.float64)
-    constant = constants[:, None].expand(-1, DIM)
-    half_dead = torch.where(torch.arange(DIM) < DIM // 2, 0.0, a)
-    return {
-        "collapsed": (row, row),
-        "collapsed_each_view_elsewhere": (row, b[:1].expand(BATCH, -1)),
-        "nearly_collapsed": (row + 1e-6 * noise[0], row + 1e-6 * noise[1]),
-        "one_view_collapsed": (row, b),
-        "constant_rows": (constant, constant),
-        "constant_rows_of_one_view": (constant, b),
-        "one_constant_row": (torch.cat([constant[:1], a[1:]]), b),
-        "all_zero": (zero, zero),
-        "one_view_zero": (zero, b),
-        "one_zero_row": (torch.cat([zero[:1], a[1:]]), b),
-        "duplicate_rows": (torch.cat([a[:3], a[:3]]), torch.cat([b[:3], b[:3]])),
-        "identical_views": (a, a),
-        "scaled_views": (a, a * (1 + 1e-7)),
-        "nearly_identical_views": (a, a + 1e-6 * noise[0]),
-        "anti_aligned_views": (a, -a),
-        "dead_features": (half_dead, half_dead + 1e-6 * noise[0]),
-        "one_feature": (a[:, :1], b[:, :1]),
-        "tiny": (a / large, b / large),
-        "huge": (large * a, large * b),
-        "far_from_the_origin": (a + large, b - large),
-    }
 
 
 @pytest.mark.parametrize("batch", degenerate_batches())
@@ -102,7 +74,7 @@ def test_all_rows_constant(smi, options):
 
 
 def test_anti_aligned_views_are_aligned_for_mutual_information(smi):
-    a, _ = random_views(BATCH, DIM)
+    a, _ = random_views(6, 37)
     torch.testing.assert_close(smi(a, -a), smi(a, a), rtol=1e-9, atol=0)
     signed = losses.create("smi", smi.implementation, dependency="correlation", lambda_=0.0)
     assert signed(a, -a).item() == pytest.approx((1 + 1) ** 2, rel=1e-12)

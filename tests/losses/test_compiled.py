@@ -1,0 +1,63 @@
+"""``torch.compile``: of the reference as implementation ``compiled``, and around the others.
+
+Each compilation takes seconds, so there is one shape a loss.
+"""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from embeddings import random_views, relative_error, value_and_gradients
+
+import losses
+
+# The compiler warns of its own deprecated calls.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ALL = pytest.mark.parametrize("name", losses.names())
+
+
+@pytest.fixture
+def views():
+    return [view.float() for view in random_views(8, 12, noise=1.0)]
+
+
+@ALL
+def test_compiled_reference(name, views):
+    value, gradients = value_and_gradients(losses.create(name, "compiled"), *views)
+    expected, true_gradients = value_and_gradients(losses.create(name), *views)
+    assert relative_error(value, expected) < 1e-5
+    for gradient, true in zip(gradients, true_gradients, strict=True):
+        assert relative_error(gradient, true) < 1e-5
+
+
+def test_second_shape_and_other_hyperparameters_are_compiled_for_themselves(views):
+    """Without the code of its own that each gets, all would share one cache."""
+    for temperature, batch in [(0.1, views), (0.5, views), (0.1, [view[:5] for view in views])]:
+        value = losses.create("nt_xent", "compiled", temperature=temperature)(*batch)
+        expected = losses.create("nt_xent", temperature=temperature)(*batch)
+        assert relative_error(value, expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda loss: pickle.loads(pickle.dumps(loss))]
+)
+def test_copies_of_compiled(views, duplicate):
+    """Compiled code is not pickled: the copy compiles again when it is called."""
+    loss = losses.create("vicreg", "compiled")
+    value = loss(*views)
+    assert torch.equal(duplicate(loss)(*views), value)
+
+
+@pytest.mark.parametrize("implementation", ["gram", "chunked"])
+@ALL
+def test_inside_a_compiled_model(name, implementation, views):
+    """A training step that is compiled as a whole may break its graph here, but not its result."""
+    loss = losses.create(name, implementation)
+    torch._dynamo.reset()
+    value, gradients = value_and_gradients(torch.compile(loss), *views)
+    expected, true_gradients = value_and_gradients(loss, *views)
+    assert relative_error(value, expected) < 1e-5
+    for gradient, true in zip(gradients, true_gradients, strict=True):
+        assert relative_error(gradient, true) < 1e-5
