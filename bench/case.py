@@ -54,10 +54,12 @@ class Case:
     def __post_init__(self) -> None:
         spec = losses.spec(self.loss)
         if not self.contender:
-            for name in self.options:
-                known = spec.options(self.implementation)
-                losses.pick(f"option of {self.loss} {self.implementation}", name, known)
             losses.pick(f"implementation of {self.loss}", self.implementation, spec.implementations)
+            known = spec.options(self.implementation)
+            if self.options and not known:
+                raise ValueError(f"{self.loss} {self.implementation} has no options")
+            for name in self.options:
+                losses.pick(f"option of {self.loss} {self.implementation}", name, known)
         losses.pick("dtype", self.dtype, DTYPES)
         losses.pick("pass", self.pass_, losses.PASSES)
         losses.pick("distribution", self.distribution, DISTRIBUTIONS)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 import losses
 from bench.case import Case
+from bench.failures import MisbehaviourError
 
 PARITY_ROWS = 64
 PARITY_KINDS = ("random", "digits")
@@ -28,10 +29,6 @@ PARITY = {"float64": 1e-6, "float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 """Relative spread of value and gradient over ours, up to which the ratio is one constant."""
 VIEWS = ("first", "second")
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-class MisbehaviourError(ValueError):
-    """What is wrong with a contender, in one line."""
 
 
 def make_cases(text: str, cases: Sequence[Case]) -> list[Case]:
@@ -154,6 +151,13 @@ def examine(case: Case, loss: Loss) -> dict[str, Any]:
     Raises:
         MisbehaviourError: what is wrong, in one line.
     """
+    try:
+        return _parity(case, loss)
+    except MisbehaviourError as problem:
+        raise MisbehaviourError(f"{case.implementation} {problem}") from None
+
+
+def _parity(case: Case, loss: Loss) -> dict[str, Any]:
     from bench.inputs import make_views
 
     small = replace(case, batch=min(case.loss_batch, PARITY_ROWS), world=1, distribution="local")

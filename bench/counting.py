@@ -91,6 +91,7 @@ def _count_contender(case: Case) -> dict[str, Any]:
     try:
         counter, saved_bytes = _count_flops_and_saved_bytes(case)
     except Exception:  # whatever third-party code raises on tensors without values
+        contenders.examine(case, create_loss(case))  # says it if the loss itself is at fault
         counter, saved_bytes = _count_flops_and_saved_bytes(case, nullcontext())
     macs = case.evaluations * counter
     return {

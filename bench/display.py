@@ -12,18 +12,20 @@ def counts(records: list[dict[str, Any]]) -> None:
     """Print what was counted. MACs and FLOPs are of the whole job, bytes of one device."""
     table = _table("N x D", "pass", "GMACs", "GFLOPs", "off-diagonal", "saved MB", "agree")
     for record in records:
+        saved = record.get("saved_bytes")
         table.add_row(
             *_case(record),
-            f"{record['gmacs']:,.3f}",
-            f"{record['gflops']:,.3f}",
-            f"{record['off_diagonal_entries']:,}" if "off_diagonal_entries" in record else "-",
-            "-" if record["saved_bytes"] is None else f"{record['saved_bytes'] / 1e6:,.1f}",
-            "yes" if record["counts_agree"] else "NO",
+            _number(record.get("gmacs"), "{:,.3f}"),
+            _number(record.get("gflops"), "{:,.3f}"),
+            _number(record.get("off_diagonal_entries"), "{:,}"),
+            _number(saved and saved / 1e6, "{:,.1f}"),
+            "yes" if record.get("counts_agree") else "NO",
         )
     Console().print(table)
     for record in records:
-        if record["counts_note"]:
-            print(f"{record['loss']} {record['implementation']}: {record['counts_note']}")
+        note = record.get("counts_note", record.get("reason"))
+        if note:
+            print(f"{record['loss']} {record['implementation']}: {note}")
 
 
 def measurements(records: list[dict[str, Any]]) -> None:
@@ -63,6 +65,10 @@ def _case(record: dict[str, Any]) -> tuple[str, str, str]:
     loss = " ".join([record["loss"], *unusual])
     devices = f"{record['world']}x" if record["evaluations"] > 1 else ""
     return loss, f"{devices}{record['loss_batch']} x {record['dim']}", record["pass"]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
 
 
 def _ms(value: float) -> str:

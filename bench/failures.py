@@ -1,10 +1,16 @@
 """What an exception says about a case."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
+
+class MisbehaviourError(ValueError):
+    """What is wrong with a third party's loss, in one line."""
+
+
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
-_UNSUPPORTED = ("not implemented for",)
+_UNSUPPORTED = ("not implemented for", "No working C++ compiler")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -14,6 +20,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def describe_failure(error: Exception) -> dict[str, Any]:
     """``status`` and ``reason`` of a case that raised ``error``."""
+    if isinstance(error, MisbehaviourError):
+        return {"status": "invalid", "reason": str(error)}
     message = (str(error).strip() or type(error).__name__).splitlines()[0]
     status = "error"
     if is_out_of_memory(error):
@@ -24,3 +32,11 @@ def describe_failure(error: Exception) -> dict[str, Any]:
     elif isinstance(error, NotImplementedError) or any(s in str(error) for s in _UNSUPPORTED):
         status = "unsupported"
     return {"status": status, "reason": f"{type(error).__name__}: {message}"}
+
+
+def guarded(work: Callable[..., dict[str, Any]], *arguments: Any, **options: Any) -> dict[str, Any]:
+    """What ``work`` returns, or what its failure says: a case that fails is a row."""
+    try:
+        return work(*arguments, **options)
+    except Exception as error:
+        return describe_failure(error)

@@ -162,9 +162,10 @@ def _with_settings(cases: "list[Case]", text: Text) -> "list[Case]":
     """Apply ``loss.name=value``, or ``loss.implementation.name=value`` to one implementation."""
     for setting in _split(text):
         target, equals, value = setting.partition("=")
-        loss, *way, name = target.split(".")
-        if not (equals and name) or loss == name or len(way) > 1:
+        *owner, name = target.split(".")
+        if not (equals and name and len(owner) in (1, 2)):
             raise ValueError(f"--set needs loss.name=value, got {setting!r}")
+        loss, *way = owner
         chosen = [c for c in cases if c.loss == loss and way in ([], [c.implementation])]
         if not chosen:
             raise ValueError(f"--set {setting}: {'.'.join([loss, *way])} is not among the cases")
@@ -180,9 +181,8 @@ def _with_setting(case: "Case", entry: dict[str, Any], is_option: bool) -> "Case
 
 
 def _value(text: str) -> float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else number  # 2 and 2.0 are one setting

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.case import Case
-from bench.failures import describe_failure
+from bench.failures import guarded
 from losses.auto import available_bytes
 
 SHARE_OF_MEMORY = 0.9
@@ -125,6 +125,8 @@ def _serve(connection: Connection, log: str, device: str, memory_bytes: int | No
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _redirect_output(log)
+    # The compiler's own worker processes would outlive a child that is killed.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     if device == "cpu":
         _limit_memory(memory_bytes)
 
@@ -140,23 +142,23 @@ def _evaluate(case: Case, how: dict[str, Any]) -> Iterator[dict[str, Any]]:
     from bench.measure import measure
 
     wanted = how.pop("measure", True)
-    counts = _guarded(count, case)
+    counts = guarded(count, case)
     yield counts
-    yield _guarded(measure, case, **how) if wanted and "status" not in counts else {}
+    yield guarded(measure, case, **how) if wanted and "status" not in counts else {}
 
 
 def _compare(cases: Sequence[Case], rounds: int) -> Iterator[dict[str, Any]]:
     """Samples of cases that are visited in turn."""
     from bench.measure import compare
 
-    yield _guarded(compare, cases, rounds)
+    yield guarded(compare, cases, rounds)
 
 
 def _noise(case: Case, slowdown: float) -> Iterator[dict[str, Any]]:
     """Samples of a case and a slowed copy."""
     from bench.noise import sessions
 
-    yield _guarded(sessions, case, slowdown)
+    yield guarded(sessions, case, slowdown)
 
 
 _TASKS: dict[str, Any] = {"evaluate": _evaluate, "compare": _compare, "noise": _noise}
@@ -181,10 +183,3 @@ def _limit_memory(memory_bytes: int | None) -> None:
     if memory_bytes is None:
         memory_bytes = int(SHARE_OF_MEMORY * available_bytes())
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-
-
-def _guarded(work: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
-    try:
-        return work(*arguments, **options)
-    except Exception as error:  # any failure of a case is a row that says why
-        return describe_failure(error)

@@ -71,11 +71,13 @@ def workspace_side(
     """
     if workspace_bytes is None:
         workspace_bytes = WORKSPACE_BYTES.get(device, WORKSPACE_BYTES["cpu"])
-    side = math.isqrt(max(0, int(workspace_bytes)) // (arrays * element_bytes))
-    if side < 1:
-        needed = arrays * element_bytes
-        raise ValueError(f"workspace_bytes must be at least {needed}, got {workspace_bytes}")
-    return side
+    entry_bytes = arrays * element_bytes
+    if not isinstance(workspace_bytes, int) or workspace_bytes < entry_bytes:
+        raise ValueError(
+            f"workspace_bytes must be a whole number of at least {entry_bytes}, "
+            f"got {workspace_bytes!r}"
+        )
+    return math.isqrt(workspace_bytes // entry_bytes)
 
 
 def gram_entries(batch: int, views: int, side: int) -> int:

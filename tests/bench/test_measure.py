@@ -23,10 +23,10 @@ def test_a_right_output_is_ok_and_a_slightly_wrong_one_invalid(loss, dtype):
     case = Case(loss, batch=16, dim=32, dtype=dtype, pass_="forward")
     views = make_views(case)
     value = losses.create(loss)(*views)
-    right = check(case, views, (value,))
+    right = check(case, (value,))
     assert right["status"] == "ok"
     assert right["value"] == pytest.approx(right["value_fp64"], rel=1e-4)
-    wrong = check(case, views, (value * FACTORS[dtype],))
+    wrong = check(case, (value * FACTORS[dtype],))
     assert wrong["status"] == "invalid"
     assert wrong["reason"].startswith("the value is ")
 
@@ -36,7 +36,7 @@ def test_what_is_not_finite_is_invalid(place):
     case = Case("smi", batch=4, dim=8)
     output = [torch.tensor(1.0), torch.zeros(4, 8), torch.zeros(4, 8)]
     output[place] = output[place] * float("nan")
-    fields = check(case, make_views(case), tuple(output))
+    fields = check(case, tuple(output))
     assert fields == {"status": "invalid", "reason": "the value or its gradient is not finite"}
 
 

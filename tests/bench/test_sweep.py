@@ -34,6 +34,9 @@ class Quiet:
     def start(self, case):
         self.events.append(("start", case.loss))
 
+    def compare(self, cases):
+        self.events.append(("compare", len(cases)))
+
     def finish(self, case, record):
         self.events.append((record["status"], case.loss))
 
@@ -47,7 +50,7 @@ class FakeWorker:
     def __init__(self, device, memory_bytes=None):
         pass
 
-    def evaluate(self, case, timeout_s, measure=True):
+    def evaluate(self, case, timeout_s, measure=True, **how):
         return {"status": "ok", "reason": "", **MEASURED} if measure else {"macs": 1}
 
     def stop(self):
@@ -102,7 +105,7 @@ def test_what_time_or_memory_stopped_is_tried_again(tmp_path, monkeypatch, fake_
     statuses = dict(zip(LOSSES, ("timeout", "oom", "invalid", "unsupported"), strict=True))
     failing = {"reason": "said why"}
 
-    def fail(self, case, timeout_s, measure=True):
+    def fail(self, case, timeout_s, **how):
         return failing | {"status": statuses[case.loss]}
 
     with monkeypatch.context() as patch:
@@ -128,6 +131,9 @@ def test_what_time_or_memory_stopped_is_tried_again(tmp_path, monkeypatch, fake_
         {"world": 2},
         {"inputs": "digits"},
         {"hyperparameters": {"lambda_": 2.0}},
+        {"implementation": "chunked"},
+        {"implementation": "chunked", "options": {"workspace_bytes": 4096}},
+        {"implementation": "own", "contender": "third_party:scaled"},
     ],
 )
 def test_content_key_changes_with_the_case(change):
@@ -217,6 +223,7 @@ def test_kill_at_random_moments_loses_nothing_finished_and_measures_nothing_twic
     path = tmp_path / "run.jsonl"
     batches = ",".join(map(str, range(2, 122)))
     grid = ["--loss", "smi", "--batch", batches, "--dim", "16", "--pass", "forward"]
+    grid += ["--implementation", "reference"]
     command = [sys.executable, "-m", "bench", "run", *grid, "--out", str(path)]
     options = {
         "env": os.environ | {"CUDA_VISIBLE_DEVICES": ""},

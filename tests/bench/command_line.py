@@ -1,0 +1,46 @@
+"""``lossbench`` for tests: as a user runs it, or in this process where nothing is measured."""
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from unittest import mock
+
+from bench.cli import main
+
+QUIET = {name: value for name, value in os.environ.items() if name != "CI"}
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+"""Where ``third_party`` is found, as a user's own module is."""
+
+
+def lossbench(*arguments: str, env=QUIET, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=env, **options)
+
+
+def call_lossbench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What ``lossbench`` prints and how it exits, without the seconds that a new process takes."""
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        warnings.catch_warnings(),
+        mock.patch.object(sys, "argv", ["lossbench", *arguments]),
+    ):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess[str], message: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    assert re.fullmatch(rf"lossbench: error: .*{message}.*\n", result.stderr), result.stderr

@@ -1,0 +1,79 @@
+"""Options of implementations: they reach one implementation, and its counts follow them."""
+
+import json
+
+import pytest
+from command_line import call_lossbench
+
+import losses
+from bench.case import Case
+from bench.counting import count
+from bench.options import select_cases
+
+SHAPES = [(50, 20), (20, 50), (32, 32), (7, 5), (2, 1)]
+WORKSPACES = [1024, 4096, 2**20]
+
+
+def count_as_json(*arguments):
+    result = call_lossbench("count", *arguments, "--json")
+    assert result.returncode == 0, result.stderr
+    return {record["implementation"]: record for record in json.loads(result.stdout)}
+
+
+def test_an_option_reaches_only_the_implementation_it_names():
+    setting = "smi.chunked.workspace_bytes=4096,smi.lambda_=2"
+    cases = select_cases(loss="smi,vicreg", batch="8", dim="16", set_=setting, device="cpu")
+    for case in cases:
+        chunked = (case.loss, case.implementation) == ("smi", "chunked")
+        assert case.options == ({"workspace_bytes": 4096} if chunked else {})
+        assert case.hyperparameters == ({"lambda_": 2} if case.loss == "smi" else {})
+
+
+def test_an_option_is_part_of_the_row_and_changes_only_its_counts():
+    shape = ["--loss", "smi", "--batch", "50", "--dim", "16"]
+    usual = count_as_json(*shape)
+    small = count_as_json(*shape, "--set", "smi.chunked.workspace_bytes=4096")
+    assert small["chunked"]["variant"] == "workspace_bytes=4096"
+    assert small["chunked"]["macs"] != usual["chunked"]["macs"]
+    assert small["chunked"]["counts_agree"]
+    for name in ("reference", "gram", "compiled"):
+        assert small[name] == usual[name]
+
+
+@pytest.mark.parametrize("loss", losses.names())
+@pytest.mark.parametrize("pass_", ["forward", "step"])
+@pytest.mark.parametrize("workspace", WORKSPACES)
+@pytest.mark.parametrize(("batch", "dim"), SHAPES)
+def test_counts_agree_for_any_workspace(loss, pass_, workspace, batch, dim):
+    options = {"workspace_bytes": workspace}
+    case = Case(loss, "chunked", batch=batch, dim=dim, pass_=pass_, options=options)
+    counted = count(case)
+    assert counted["counts_agree"], counted["counts_note"]
+
+
+@pytest.mark.parametrize("loss", losses.names())
+@pytest.mark.parametrize(("batch", "dim"), SHAPES)
+def test_auto_says_what_it_chose_and_why(loss, batch, dim):
+    counted = count(Case(loss, "auto", batch=batch, dim=dim))
+    assert counted["chosen"] in set(losses.spec(loss).cost_models) - {"compiled"}
+    assert counted["chosen_because"].startswith("least work of what fits in ")
+    assert counted["counts_agree"]
+    chosen = count(Case(loss, counted["chosen"], batch=batch, dim=dim))
+    assert chosen["chosen_because"] == "as asked for"
+    for name in ("macs", "saved_bytes", "off_diagonal_entries"):
+        assert counted[name] == chosen[name]
+
+
+@pytest.mark.parametrize("loss", losses.names())
+def test_auto_weighs_the_memory_that_it_is_given(loss):
+    shape = {"batch": 512, "dim": 512}
+    plenty, little = (
+        count(Case(loss, "auto", **shape, options={"memory_bytes": memory}))
+        for memory in (2**40, 1)
+    )
+    assert plenty["chosen_because"] == "least work of what fits in 1.1e+03 GB"
+    assert little["chosen_because"] == "nothing fits in 1e-09 GB; this needs least"
+    needs = {
+        name: Case(loss, name, **shape).cost.peak_elements for name in losses.spec(loss).cost_models
+    }
+    assert needs[little["chosen"]] == min(needs.values())
