@@ -55,12 +55,16 @@ def threshold(rows: pd.DataFrame) -> str:
     noise = rows["pair_noise"].dropna()
     if noise.empty:
         return "Times were not taken in turn: no ratio is shown; run lossbench run --paired."
-    processes = rows["pair_processes"].dropna()
-    taken = f"{int(processes.min())} to {int(processes.max())} processes"
+    processes = _span(rows["pair_processes"].dropna(), "{:.0f}")
     return (
-        f"Ratios: times taken in turn in {taken}, bootstrap 95% interval; nothing is claimed below "
-        f"the A/A threshold, {noise.min():.1%} to {noise.max():.1%} here."
+        f"Ratios: times taken in turn ({processes} fresh processes), bootstrap 95% interval; "
+        f"nothing is claimed below the A/A threshold, {_span(noise, '{:.1%}')} here."
     )
+
+
+def _span(values: pd.Series, form: str) -> str:
+    low, high = form.format(values.min()), form.format(values.max())
+    return low if low == high else f"{low} to {high}"
 
 
 def _is_paired(row: pd.Series) -> bool:

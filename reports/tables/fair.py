@@ -7,7 +7,7 @@ import pandas as pd
 from reports.comparison import compare, interval, threshold
 from reports.naming import each, implementation, loss_title, megabytes, milliseconds
 from reports.section import Column, Section
-from reports.tables.efficiency import BATCH, DIM, LAYOUTS, WORLD, published_shape
+from reports.tables.efficiency import DIM, LAYOUTS, WORLD, published_shape
 
 
 def build(records: pd.DataFrame) -> Sequence[Section]:
@@ -65,7 +65,7 @@ def _section(rows: pd.DataFrame) -> Section:
     ]
     if best["median_ms"].isna().any():
         notes.append("- was counted but not measured: the least work counts as best.")
-    return Section(f"Fair: every loss at its best, {layout} of {BATCH}", frame, columns, notes)
+    return Section(f"Fair: every loss at its best, {layout}", frame, columns, notes)
 
 
 def _best(rows: pd.DataFrame) -> pd.DataFrame:
