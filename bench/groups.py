@@ -55,18 +55,16 @@ def compare(
     quickest = min(right, key=duration.__getitem__)
     timed = [cases[i] for i in [*right, quickest]]
     processes, rounds = plan(sum(duration.values()) + duration[quickest])
-    samples: list[list[list[float]]] = []
+    found = []
     for number in range(processes):
         if number:
             worker.stop()
-        found = worker.compare(timed, rounds, timeout_s)
-        if "status" in found:
-            for i in right:
-                reason = f"in paired timing: {found['reason']}"
-                records[i].update(status=found["status"], reason=reason)
+        found.append(worker.compare(timed, rounds, timeout_s))
+        if "status" in found[-1]:
+            _give_up(cases, records, right, found[-1])
+            compare(worker, cases, records, timeout_s)
             return
-        samples.append(found["samples_ms"])
-    by_case = list(zip(*samples, strict=True))
+    by_case = list(zip(*(process["samples_ms"] for process in found), strict=True))
     shared = {
         # unlike that of any other comparison, of the same cases too
         "pair_group": content_hash([time.time_ns(), *(case.describe() for case in timed)]),
@@ -75,6 +73,19 @@ def compare(
     }
     for i, of_case in zip(right, by_case, strict=False):
         records[i].update(summarise([ms for process in of_case for ms in process]), **shared)
+
+
+def _give_up(
+    cases: Sequence[Case],
+    records: Sequence[dict[str, Any]],
+    right: Sequence[int],
+    failure: dict[str, Any],
+) -> None:
+    """Mark what failed: third parties if there are any, so that ours are compared without them."""
+    blamed = [i for i in right if cases[i].contender] or right
+    for i in blamed:
+        reason = f"in paired timing: {failure['reason']}"
+        records[i].update(status=failure["status"], reason=reason)
 
 
 def is_complete(records: Sequence[dict[str, Any] | None]) -> bool:

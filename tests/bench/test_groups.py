@@ -208,6 +208,26 @@ def test_a_comparison_that_fails_says_so_and_is_tried_again(tmp_path, monkeypatc
     assert {record["status"] for record in again.records} == {"ok"}
 
 
+def test_a_contender_that_ends_a_comparison_leaves_the_others_unaffected(
+    tmp_path, monkeypatch, fake_worker
+):
+    working = FakeWorker.compare
+
+    def hang(self, cases, rounds, timeout_s):
+        if any(case.contender for case in cases):
+            return {"status": "timeout", "reason": "not finished after 600 s"}
+        return working(self, cases, rounds, timeout_s)
+
+    monkeypatch.setattr(FakeWorker, "compare", hang)
+    third = replace(CASES[0], implementation="hangs", contender="third_party:scaled")
+    outcome, _ = run(tmp_path / "run.jsonl", [*CASES[:3], third])
+    *ours, contender = outcome.records
+    assert {record["status"] for record in ours} == {"ok"}
+    assert len({record["pair_group"] for record in ours}) == 1
+    assert contender["status"] == "timeout"
+    assert contender["reason"] == "in paired timing: not finished after 600 s"
+
+
 def test_what_the_budget_leaves_out_is_completed(tmp_path, fake_worker):
     outcome, _ = run(tmp_path / "run.jsonl", limits=Limits(budget_s=0))
     assert (outcome.measured, outcome.left) == (0, 6)
