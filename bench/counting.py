@@ -54,7 +54,7 @@ def count(case: Case) -> dict[str, Any]:
         "communicated_bytes": losses.all_gather_bytes(job) if gathers else 0,
         "official_communicated_bytes": spec.communicated_bytes(job),
         "input_bytes": input_bytes(case),
-        "saved_bytes": None if case.implementation == "compiled" else saved_bytes,
+        "saved_bytes": None if choice.implementation == "compiled" else saved_bytes,
         "gather_layer": spec.gather_layer,
         "global_batch_norm": spec.global_batch_norm,
         "gradient_in_forward": cost.gradient_in_forward,
@@ -69,8 +69,8 @@ def _eager(case: Case) -> Case:
     Compiled code does the products of its source (but decides itself what it saves); ``auto``
     would choose for each way of looking.
     """
-    if case.implementation == "compiled":
-        return replace(case, implementation="reference")
+    if case.choice.implementation == "compiled":
+        return replace(case, implementation="reference", options={})
     if case.implementation == "auto":
         return replace(case, implementation=case.choice.implementation, options={})
     return case

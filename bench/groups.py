@@ -50,8 +50,7 @@ def compare(
     right = [i for i, record in enumerate(records) if record["status"] == "ok"]
     if not right:
         return
-    # The warm-up ran under the memory profiler, which slows calls of microseconds.
-    duration = {i: max(records[i]["warm_up_ms"], 2 * VISIT_MS) / 1e3 for i in right}
+    duration = {i: max(records[i]["call_ms"], 2 * VISIT_MS) / 1e3 for i in right}
     quickest = min(right, key=duration.__getitem__)
     timed = [cases[i] for i in [*right, quickest]]
     processes, rounds = plan(sum(duration.values()) + duration[quickest])

@@ -2,18 +2,25 @@
 
 import os
 import resource
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from losses.costs import Cost
+from losses.costs import Cost, Problem
 
 ABOUT_EQUAL = 1.05
 """Work within 5% of the least counts as equal ..."""
 PREFERENCE = ("gram", "reference", "chunked")
 """... and of equals the one that makes the least calls and passes is taken."""
+FEW_MACS = 6 * 10**7
+"""Below this, calls outlast arithmetic on a CPU: compiled code, which makes few, wins ..."""
+COMPILED_WORK = 1.5
+"""... unless it has this many times the work of the best implementation ..."""
+WORTH_COMPILING = 2**15
+"""... or views have fewer elements: no training, so that the seconds of a compilation are lost."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +42,25 @@ class Choice:
         return "\n".join([f"{self.implementation}: {self.reason}", *self.candidates])
 
 
-def choose(costs: Mapping[str, Cost], pass_: str, element_bytes: int, memory_bytes: int) -> Choice:
+def choose(costs: Mapping[str, Cost], problem: Problem, pass_: str, memory_bytes: int) -> Choice:
     """Choose among implementations by what their cost models say.
 
     Args:
-        costs: name -> counts.
+        costs: name -> counts; ``compiled`` is among them where it can be compiled.
+        problem: the batch.
         pass_: one of ``PASSES``.
-        element_bytes: bytes of an element of the dtype that the loss is computed in.
         memory_bytes: what an evaluation may hold beyond its inputs.
     """
     macs = {name: cost.macs(pass_) for name, cost in costs.items()}
-    peaks = {name: cost.peak_elements * element_bytes for name, cost in costs.items()}
+    peaks = {name: cost.peak_elements * problem.element_bytes for name, cost in costs.items()}
     fitting = [name for name in costs if peaks[name] <= memory_bytes]
     if fitting:
         least = min(macs[name] for name in fitting)
-        equal = [name for name in fitting if macs[name] <= ABOUT_EQUAL * least]
+        equal = [n for n in fitting if n != "compiled" and macs[n] <= ABOUT_EQUAL * least]
         chosen = min(equal, key=_rank)
         reason = f"least work of what fits in {_gigabytes(memory_bytes)}"
+        if "compiled" in fitting and _calls_dominate(problem, least, macs["compiled"]):
+            chosen, reason = "compiled", "so little work that calls take longer, and it makes few"
     else:
         chosen = min(peaks, key=peaks.__getitem__)
         reason = f"nothing fits in {_gigabytes(memory_bytes)}; this needs least"
@@ -60,6 +69,16 @@ def choose(costs: Mapping[str, Cost], pass_: str, element_bytes: int, memory_byt
         for name in costs
     ]
     return Choice(chosen, reason, tuple(lines))
+
+
+def can_compile() -> bool:
+    """Whether ``torch.compile`` finds the C++ compiler that it needs on a CPU."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+def _calls_dominate(problem: Problem, least: int, compiled: int) -> bool:
+    worth = problem.device == "cpu" and problem.batch * problem.dim >= WORTH_COMPILING
+    return worth and least <= FEW_MACS and compiled <= COMPILED_WORK * least
 
 
 def _rank(name: str) -> int:

@@ -218,10 +218,9 @@ def explain(
 
 
 def _choose(spec: LossSpec, problem: Problem, pass_: str, memory_bytes: int) -> auto.Choice:
-    # compiled has the reference's counts, and takes seconds before its first call
-    names = (name for name in spec.cost_models if name != "compiled")
+    names = (name for name in spec.cost_models if name != "compiled" or auto.can_compile())
     costs = {name: spec.cost(name, problem) for name in names}
-    return auto.choose(costs, pass_, problem.element_bytes, memory_bytes)
+    return auto.choose(costs, problem, pass_, memory_bytes)
 
 
 class _Auto:

@@ -80,7 +80,7 @@ def _choice(name: str, batch: int, dim: int) -> tuple[str, int]:
     spec = losses.spec(name)
     problem = losses.Problem(batch, dim)
     costs = {way: spec.cost(way, problem) for way in WAYS if way != "compiled"}
-    way = choose(costs, "step", problem.element_bytes, UNLIMITED).implementation
+    way = choose(costs, problem, "step", UNLIMITED).implementation
     return way, costs[way].macs("step")
 
 

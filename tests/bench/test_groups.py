@@ -77,7 +77,7 @@ class FakeWorker:
         if not measure or case.loss in self.broken:
             return {**counted, **self.broken.get(case.loss, {})}
         times = dict.fromkeys(("median_ms", "p20_ms", "p80_ms"), 1.0) if sample else {}
-        done = {"status": "ok", "reason": "", "warm_up_ms": 1.0, "peak_bytes": 1}
+        done = {"status": "ok", "reason": "", "call_ms": 1.0, "peak_bytes": 1}
         return {**counted, **done, **times, **({"accuracy": "measured"} if errors else {})}
 
     def compare(self, cases, rounds, timeout_s):
