@@ -14,7 +14,9 @@ from losses.costs import Cost, Problem
 ABOUT_EQUAL = 1.05
 """Work within 5% of the least counts as equal ..."""
 PREFERENCE = ("gram", "reference", "chunked")
-"""... and of equals the one that makes the least calls and passes is taken."""
+"""... and of equals the one that makes the least calls and passes is taken ..."""
+ROOMY = 4
+"""... unless it holds this many times the least memory: such matrices do not stay in a cache."""
 FEW_MACS = 6 * 10**7
 """Below this, calls outlast arithmetic on a CPU: compiled code, which makes few, wins ..."""
 COMPILED_WORK = 1.5
@@ -57,7 +59,8 @@ def choose(costs: Mapping[str, Cost], problem: Problem, pass_: str, memory_bytes
     if fitting:
         least = min(macs[name] for name in fitting)
         equal = [n for n in fitting if n != "compiled" and macs[n] <= ABOUT_EQUAL * least]
-        chosen = min(equal, key=_rank)
+        roomy = ROOMY * min(peaks[name] for name in equal)
+        chosen = min(equal, key=lambda name: (peaks[name] > roomy, _rank(name)))
         reason = f"least work of what fits in {_gigabytes(memory_bytes)}"
         if "compiled" in fitting and _calls_dominate(problem, least, macs["compiled"]):
             chosen, reason = "compiled", "so little work that calls take longer, and it makes few"

@@ -57,7 +57,7 @@ def threshold(rows: pd.DataFrame) -> str:
         return "Times were not taken in turn: no ratio is shown; run lossbench run --paired."
     processes = _span(rows["pair_processes"].dropna(), "{:.0f}")
     return (
-        f"Ratios: times taken in turn ({processes} fresh processes), bootstrap 95% interval; "
+        f"Ratios: times taken in turn (fresh processes: {processes}), bootstrap 95% interval; "
         f"nothing is claimed below the A/A threshold, {_span(noise, '{:.1%}')} here."
     )
 
