@@ -1,6 +1,7 @@
 """A case: one thing to count and measure."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -30,7 +31,7 @@ class Case:
         world: number of devices, W.
         distribution: one of ``DISTRIBUTIONS``.
         device: "cpu" or "cuda".
-        inputs: "random", "digits" or "file:PATH".
+        inputs: "random", "aligned", "collapsed", "digits" or "file:PATH".
         hyperparameters: those that differ from the published defaults.
         options: of the implementation, those that differ from its defaults.
         contender: "" for an implementation of ours; else where a third party's is found, as
@@ -108,9 +109,8 @@ class Case:
 
     @property
     def variant(self) -> str:
-        """Hyperparameters and options that differ from the defaults, "" for none."""
-        settings = {**self.hyperparameters, **self.options}
-        return ",".join(f"{name}={value}" for name, value in sorted(settings.items()))
+        """Hyperparameters that differ from the published ones, "" for none."""
+        return _settings(self.hyperparameters)
 
     @property
     def label(self) -> str:
@@ -118,13 +118,14 @@ class Case:
         layout = f"{self.world}x{self.batch}" if self.world > 1 else f"{self.batch}"
         how = f"-{self.distribution}" if self.world > 1 else ""
         options = f"-{self.variant}" if self.variant else ""
+        way = "-".join([self.implementation, *filter(None, [_settings(self.options)])])
         shape = f"{layout}x{self.dim}-{self.dtype}"
-        return f"{self.loss}{options}-{self.implementation}-{shape}{how}-{self.pass_}"
+        return f"{self.loss}{options}-{way}-{shape}{how}-{self.pass_}"
 
     def describe(self) -> dict[str, Any]:
         """The case as flat, JSON-safe fields; every hyperparameter is spelled out."""
         fields = asdict(self)
-        del fields["options"]
+        fields["options"] = _settings(self.options)
         fields["pass"] = fields.pop("pass_")
         chosen = losses.spec(self.loss).configure(**self.hyperparameters)
         fields["hyperparameters"] = ", ".join(f"{k}={v}" for k, v in asdict(chosen).items())
@@ -132,6 +133,10 @@ class Case:
         fields["loss_batch"] = self.loss_batch
         fields["evaluations"] = self.evaluations
         return fields
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ",".join(f"{name}={value}" for name, value in sorted(values.items()))
 
 
 def element_bytes(dtype: str) -> int:

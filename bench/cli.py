@@ -19,6 +19,8 @@ app = make_app(
     "Count and measure what self-supervised losses cost. Lists are comma-separated.",
     failure="a case failed",
 )
+COUNT_S = 600.0
+"""Seconds after which counting a third party's loss is given up."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print records as a JSON array.")]
 
 
@@ -27,9 +29,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print records as a JSON ar
 def count(cases: "list[Case]", as_json: AsJson = False) -> int:
     """Count MACs, FLOPs and bytes exactly, without running anything."""
     from bench import counting, display
-    from bench.failures import guarded
+    from bench.worker import Worker
 
-    records = [{**case.describe(), **guarded(counting.count, case)} for case in cases]
+    worker = Worker(cases[0].device)  # third-party code does not run in this process
+    records = []
+    for case in cases:
+        third = case.contender
+        counts = worker.evaluate(case, COUNT_S, measure=False) if third else counting.count(case)
+        records.append({**case.describe(), **counts})
+    worker.stop()
     _print(records, as_json, display.counts)
     return OK if all(record.get("counts_agree") for record in records) else FAILED
 
@@ -88,7 +96,8 @@ def noise(
     timeout: Annotated[str, typer.Option(help="Give a process up after this.")] = "10m",
 ) -> int:
     """Compare cases with themselves and with slowed copies: what paired timing claims here."""
-    from bench.noise import measure
+    from bench.groups import PROCESSES
+    from bench.noise import ROUNDS, measure
 
     if comparisons < 1 or slowdown <= 0:
         raise ValueError("noise needs --comparisons of at least 1 and a --slowdown above 0")
@@ -98,7 +107,8 @@ def noise(
         print(
             f"{case.label}: a difference from itself claimed {trust.false_claims} times of "
             f"{comparisons}, {slowdown:.0%} slower found {trust.found} times of {comparisons} "
-            f"(A/A threshold {min(trust.thresholds):.1%} to {max(trust.thresholds):.1%})"
+            f"({PROCESSES} processes of {ROUNDS} rounds; A/A threshold "
+            f"{min(trust.thresholds):.1%} to {max(trust.thresholds):.1%})"
         )
     return OK
 

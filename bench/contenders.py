@@ -32,7 +32,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def make_cases(text: str, cases: Sequence[Case]) -> list[Case]:
-    """The cases of a contender: each of ours of its loss, computed its way.
+    """The cases of a contender: each of ours of its loss, as published, computed its way.
 
     Args:
         text: ``NAME=package.module:attribute[?key=value]``. NAME is ``loss`` or ``loss.label``, or
@@ -56,11 +56,13 @@ def make_cases(text: str, cases: Sequence[Case]) -> list[Case]:
     label = label or target.partition(".")[0].partition(":")[0]
     if label in losses.spec(loss).implementations:
         raise ValueError(f"--contender {name}: {loss} has an implementation {label!r}; rename it")
+    if any((case.loss, case.implementation) == (loss, label) for case in cases):
+        raise ValueError(f"--contender {name}: there is another one of that name; rename it")
     resolve(target)
     rows = (
         replace(case, implementation=label, contender=target, options={})
         for case in cases
-        if case.loss == loss and not case.contender
+        if case.loss == loss and not case.contender and not case.hyperparameters
     )
     unique = {tuple(sorted(row.describe().items())): row for row in rows}
     return list(unique.values())
@@ -93,9 +95,14 @@ def resolve(target: str) -> Loss:
 
 
 def identity(target: str) -> str:
-    """Hash of the source of a contender's module, for the content key of its records."""
-    source = inspect.getsourcefile(importlib.import_module(target.partition(":")[0]))
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else target
+    """What a contender's record depends on: where it is found, its version and its source files."""
+    module = importlib.import_module(target.partition(":")[0].partition(".")[0])
+    folders = [Path(folder) for folder in getattr(module, "__path__", [])]
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
+    digest = hashlib.sha256(f"{target} {version(target)}".encode())
+    for file in files or [Path(module.__file__ or "")]:
+        digest.update(file.read_bytes() if file.is_file() else b"")
+    return digest.hexdigest()[:16]
 
 
 def version(target: str) -> str | None:
@@ -110,7 +117,7 @@ def _find(module: str, attribute: str) -> Any:
         sys.path.insert(0, "")  # the user's own files, as python -m would find them
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:  # whatever a user's module raises
+    except (Exception, SystemExit) as error:  # whatever a user's module raises
         raise ValueError(f"contender module {module} cannot be imported: {error}") from error
     for name in attribute.split("."):
         if not hasattr(found, name):

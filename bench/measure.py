@@ -60,11 +60,19 @@ def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, 
     return fields
 
 
-def compare(cases: Sequence[Case], rounds: int) -> dict[str, Any]:
+def compare(
+    cases: Sequence[Case], rounds: int, scales: Sequence[float] | None = None
+) -> dict[str, Any]:
     """Time cases in turn, in this process.
 
+    Args:
+        cases: what to time.
+        rounds: how often each is visited.
+        scales: factors by which outputs differ from ours; their last outputs are then checked.
+
     Returns:
-        ``samples_ms``: for each case its samples in milliseconds, one a round.
+        ``samples_ms``: for each case its samples in milliseconds, one a round. ``checks``: for each
+        case what ``check`` says of its last output.
     """
     views: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
     calls = []
@@ -75,7 +83,12 @@ def compare(cases: Sequence[Case], rounds: int) -> dict[str, Any]:
         calls.append(make_call(create_loss(case), views[inputs], case.pass_))
         if case.label not in _warm:
             calls[-1]()
-    return {"samples_ms": interleave(calls, rounds, cases[0].device)}
+    samples, outputs = interleave(calls, rounds, cases[0].device)
+    checks = [
+        check(case, output, scale)
+        for case, output, scale in zip(cases, outputs, scales or (), strict=False)
+    ]
+    return {"samples_ms": samples, "checks": checks}
 
 
 _warm: set[str] = set()

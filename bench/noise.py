@@ -1,7 +1,7 @@
 """How far paired timing can be believed here: a case against itself, and against a slowed copy."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,10 @@ from bench.groups import PROCESSES
 from bench.inputs import make_views
 from bench.paired import interleave
 from bench.ratios import noise, ratio
-from bench.timing import make_call
+from bench.timing import Call, make_call
 from bench.worker import Worker
 
-ROUNDS = 20
+ROUNDS = 12
 SESSIONS = 20
 """Comparisons that share their processes: a fresh one takes longer to start than to measure."""
 CALLS = ("self", "control", "again", "slowed")
@@ -38,7 +38,10 @@ class Trust:
 
 
 def measure(case: Case, comparisons: int, slowdown: float, timeout_s: float) -> Trust:
-    """Compare a case with itself and with a slowed copy, as ``lossbench run --paired`` would.
+    """Compare a case with itself and with a slowed copy, in pairs.
+
+    This is ``lossbench run --paired`` with as many processes and rounds as it gives quick cases;
+    comparisons share processes in batches.
 
     Args:
         case: what is compared.
@@ -84,14 +87,14 @@ def measure(case: Case, comparisons: int, slowdown: float, timeout_s: float) -> 
 def sessions(case: Case, slowdown: float) -> dict[str, Any]:
     """Samples of one process: for each session and each of ``CALLS``, one list of milliseconds."""
     call = make_call(create_loss(case), make_views(case), case.pass_)
-    calls: Sequence[Callable[[], Any]] = (call, call, call, _slowed(call, slowdown))
+    calls: Sequence[Call] = (call, call, call, _slowed(call, slowdown))
     for warm_up in calls:
         warm_up()
-    measured = (interleave(calls, ROUNDS, case.device) for _ in range(SESSIONS))
+    measured = (interleave(calls, ROUNDS, case.device)[0] for _ in range(SESSIONS))
     return {"sessions": [dict(zip(CALLS, samples, strict=True)) for samples in measured]}
 
 
-def _slowed(call: Callable[[], Any], share: float) -> Callable[[], Any]:
+def _slowed(call: Call, share: float) -> Call:
     """The same call, after which the processor is kept busy for a share of the call's own time."""
 
     def slowed() -> Any:

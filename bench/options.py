@@ -68,9 +68,9 @@ def select_cases(
             grid = _with_inputs(grid, inputs, chosen, any(spread))
         grid = replace(grid, layouts=_layouts(grid.layouts, *spread))
         cases += [case for case in grid.cases() if case not in cases]
-    cases = _with_settings(cases, set_)
     for text in contender:
         cases += make_cases(text, cases)
+    cases = _with_settings(cases, set_)
     _check_rows(cases)
     return cases
 

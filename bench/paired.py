@@ -4,16 +4,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from bench.ratios import Ratio, ratio
-from bench.timing import make_timer, no_garbage_collection, one_thread
+from bench.timing import Call, make_timer, no_garbage_collection, one_thread
 
+Timer = Callable[[Call], tuple[float, Any]]
 VISIT_MS = 10.0
 VISIT_CALLS = 20
 """A sample is the median of the calls of one visit, which lasts about this."""
 
 
-def interleave(calls: Sequence[Callable[[], Any]], rounds: int, device: str) -> list[list[float]]:
+def interleave(
+    calls: Sequence[Call], rounds: int, device: str
+) -> tuple[list[list[float]], list[tuple[Tensor, ...]]]:
     """Time calls in turn, to and fro (A B C, C B A, ...), so that drift hits all alike.
 
     Args:
@@ -22,24 +26,32 @@ def interleave(calls: Sequence[Callable[[], Any]], rounds: int, device: str) -> 
         device: "cpu" or "cuda".
 
     Returns:
-        For each call its samples in milliseconds, one a round.
+        For each call its samples in milliseconds, one a round; and what each last returned, without
+        its graph.
     """
     timer = make_timer(device)
     samples: list[list[float]] = [[] for _ in calls]
+    outputs: list[tuple[Tensor, ...]] = [() for _ in calls]
     with no_garbage_collection():
         for number in range(rounds):
             order = range(len(calls)) if number % 2 == 0 else reversed(range(len(calls)))
             for index in order:
-                samples[index].append(_visit(timer, calls[index]))
-    return samples
+                elapsed, output = _visit(timer, calls[index])
+                samples[index].append(elapsed)
+                outputs[index] = output if number == rounds - 1 else ()
+                del output  # so that the next call finds as much memory
+    return samples, outputs
 
 
-def _visit(timer: Callable[[Any], tuple[float, Any]], call: Callable[[], Any]) -> float:
-    """Median of as many calls as fit in a visit."""
-    times = [timer(call)[0]]
-    more = min(VISIT_CALLS, int(VISIT_MS / max(times[0], 1e-3)))
-    times += [timer(call)[0] for _ in range(more)]
-    return float(np.median(times))
+def _visit(timer: Timer, call: Call) -> tuple[float, tuple[Tensor, ...]]:
+    """Median of as many calls as fit in a visit, and what the last returned."""
+    first, result = timer(call)
+    times = [first]
+    for _ in range(min(VISIT_CALLS, int(VISIT_MS / max(first, 1e-3)))):
+        del result
+        elapsed, result = timer(call)
+        times.append(elapsed)
+    return float(np.median(times)), tuple(tensor.detach() for tensor in result)
 
 
 def time_ratio(

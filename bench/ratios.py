@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 RESAMPLES = 2000
 FLOOR = 0.01
 """No difference below 1% is claimed, however quiet the machine."""
 SAME = 0.05
-"""Two calls whose whole interval is within 5%, or the threshold if that is more, are the same."""
+"""Two calls whose whole interval is within 5% are the same."""
 
 Samples = Sequence[Sequence[float]]
 """Milliseconds: one list for each process, one entry for each round."""
@@ -39,15 +40,16 @@ class Ratio:
             return "FASTER"
         if self.low > 1 + threshold:
             return "SLOWER"
-        margin = 1 + max(threshold, SAME)
-        return "SAME" if self.low >= 1 / margin and self.high <= margin else "UNRESOLVED"
+        same = self.low >= 1 / (1 + SAME) and self.high <= 1 + SAME
+        return "SAME" if same else "UNRESOLVED"
 
 
 def ratio(contender: Samples, baseline: Samples) -> Ratio:
     """Ratio of times that were sampled in the same rounds of the same processes.
 
     The bootstrap draws processes, and rounds within each: what one process has in common (where its
-    memory lies) widens the interval as it should.
+    memory lies) widens the interval as it should. Of few draws a bootstrap interval is too short:
+    it is widened about the mean as Student's t widens a normal one.
     """
     logs = [np.log(np.asarray(a) / np.asarray(b)) for a, b in zip(contender, baseline, strict=True)]
     generator = np.random.default_rng(0)
@@ -57,7 +59,17 @@ def ratio(contender: Samples, baseline: Samples) -> Ratio:
     drawn = generator.integers(len(logs), size=(RESAMPLES, len(logs)))
     low, high = np.percentile(np.take_along_axis(means, drawn, axis=1).mean(axis=1), [2.5, 97.5])
     value = np.mean([pairs.mean() for pairs in logs])
-    return Ratio(*(float(np.exp(x)) for x in (value, low, high)))
+    widening = _widening(len(logs) if len(logs) > 1 else len(logs[0]))
+    ends = (value, value + widening * (low - value), value + widening * (high - value))
+    return Ratio(*(float(np.exp(x)) for x in ends))
+
+
+def _widening(draws: int) -> float:
+    """How much longer the 95% interval of a mean of few draws is than its bootstrap interval."""
+    if draws < 2:
+        return float("inf")
+    normal, student = stdtrit(1e9, 0.975), stdtrit(draws - 1, 0.975)
+    return float(student / normal * np.sqrt(draws / (draws - 1)))
 
 
 def noise(first: Samples, second: Samples) -> float:

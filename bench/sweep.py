@@ -164,7 +164,11 @@ def _are_done(records: Sequence[dict[str, Any] | None], paired: bool, errors: bo
 
 def _is_done(record: dict[str, Any] | None, errors: bool) -> bool:
     """Whether trying again would give the same: a lack of time or memory may pass."""
-    if record is None or record["status"] not in ("ok", "invalid", "unsupported"):
+    if record is None:
+        return False
+    if record["status"] == "error" and record.get("contender"):
+        return True  # its code is in its key
+    if record["status"] not in ("ok", "invalid", "unsupported"):
         return False
     return not errors or record["status"] != "ok" or "accuracy" in record
 

@@ -46,18 +46,25 @@ class Worker:
         """
         return self._ask(("evaluate", case, how), timeout_s, parts=2)
 
-    def compare(self, cases: Sequence[Case], rounds: int, timeout_s: float) -> dict[str, Any]:
+    def compare(
+        self,
+        cases: Sequence[Case],
+        rounds: int,
+        timeout_s: float,
+        scales: Sequence[float] | None = None,
+    ) -> dict[str, Any]:
         """Time cases in turn.
 
         Args:
             cases: what to compare; all of one device.
             rounds: how often each case is visited.
             timeout_s: seconds after which the comparison is given up.
+            scales: as ``bench.measure.compare`` takes them.
 
         Returns:
-            ``samples_ms``, one list for each case, or else ``status`` and ``reason``.
+            What ``bench.measure.compare`` returns, or else ``status`` and ``reason``.
         """
-        return self._ask(("compare", cases, rounds), timeout_s, parts=1)
+        return self._ask(("compare", cases, rounds, scales), timeout_s, parts=1)
 
     def sample_noise(self, case: Case, slowdown: float, timeout_s: float) -> dict[str, Any]:
         """``bench.noise.sessions`` in the child process."""
@@ -147,11 +154,13 @@ def _evaluate(case: Case, how: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield guarded(measure, case, **how) if wanted and "status" not in counts else {}
 
 
-def _compare(cases: Sequence[Case], rounds: int) -> Iterator[dict[str, Any]]:
+def _compare(
+    cases: Sequence[Case], rounds: int, scales: Sequence[float] | None
+) -> Iterator[dict[str, Any]]:
     """Samples of cases that are visited in turn."""
     from bench.measure import compare
 
-    yield guarded(compare, cases, rounds)
+    yield guarded(compare, cases, rounds, scales)
 
 
 def _noise(case: Case, slowdown: float) -> Iterator[dict[str, Any]]:

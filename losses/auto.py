@@ -53,6 +53,8 @@ def choose(costs: Mapping[str, Cost], problem: Problem, pass_: str, memory_bytes
         pass_: one of ``PASSES``.
         memory_bytes: what an evaluation may hold beyond its inputs.
     """
+    if not isinstance(memory_bytes, int) or memory_bytes < 0:
+        raise ValueError(f"memory_bytes must be a whole number, got {memory_bytes!r}")
     macs = {name: cost.macs(pass_) for name, cost in costs.items()}
     peaks = {name: cost.peak_elements * problem.element_bytes for name, cost in costs.items()}
     fitting = [name for name in costs if peaks[name] <= memory_bytes]
@@ -65,7 +67,7 @@ def choose(costs: Mapping[str, Cost], problem: Problem, pass_: str, memory_bytes
         if "compiled" in fitting and _calls_dominate(problem, least, macs["compiled"]):
             chosen, reason = "compiled", "so little work that calls take longer, and it makes few"
     else:
-        chosen = min(peaks, key=peaks.__getitem__)
+        chosen = min((n for n in peaks if n != "compiled"), key=peaks.__getitem__)
         reason = f"nothing fits in {_gigabytes(memory_bytes)}; this needs least"
     lines = [
         f"  {name}: {macs[name] / 1e9:.3f} GMACs a {pass_}, about {_gigabytes(peaks[name])}"

@@ -31,6 +31,11 @@ class Problem:
     element_bytes: int = 4
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        for name in ("batch", "dim", "views", "element_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class Cost:

@@ -20,6 +20,7 @@ from losses.costs import Problem
 from losses.pairs import add_product, add_products, symmetric_gram, tiles_of
 from losses.tiles import GRAM_SIDE, gram_entries, mirrored_entries
 
+EXACT = ("ieee", "none")
 TILE_ARRAYS = 3
 """Tile-sized arrays alive at once in a sweep."""
 
@@ -75,13 +76,19 @@ _COUNTS = (gram_entries, mirrored_entries)
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """fp32 products in fp32."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    """fp32 products in fp32, whatever the user set, which is a setting of the whole process."""
+    settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    chosen = [setting.fp32_precision for setting in settings]
+    if all(precision in EXACT for precision in chosen):
+        yield
+        return
+    for setting in settings:
+        setting.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        for setting, precision in zip(settings, chosen, strict=True):
+            setting.fp32_precision = precision
 
 
 def _grams(operands: tuple[Tensor, ...]) -> list[Tensor]:
@@ -106,12 +113,13 @@ class _GramNorm(Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        count = len(ctx.saved_tensors) // 2
-        operands, grams = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        saved = ctx.saved_tensors  # read once: under checkpointing each read recomputes
+        count = len(saved) // 2
+        operands, grams = saved[:count], saved[count:]
         scale = gradient * (2 if count == 2 else 4)
         others = reversed(grams)
         with _full_precision():
-            return tuple((k @ z).mul_(scale) for k, z in zip(others, operands, strict=True))
+            return tuple((k * scale) @ z for k, z in zip(others, operands, strict=True))
 
 
 class _SweptNorm(Function):

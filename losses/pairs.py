@@ -8,7 +8,7 @@ Work for V = 2 views and small tiles, in N^2 D: 2 forward and 4 backward, where 
 three N x N blocks needs 3 and 6.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -73,7 +73,7 @@ def pair_cost(problem: Problem, side: int, keep: bool, recompute: bool = False) 
     return forward * problem.dim, backward * problem.dim
 
 
-def tiles_of(z: Tensor, batch: int, side: int) -> tuple[Tile, ...]:
+def tiles_of(z: Tensor, batch: int, side: int) -> Iterable[Tile]:
     """Tiles of the Gram of stacked views of ``batch`` samples each."""
     return tiles(batch, len(z) // batch, side)
 

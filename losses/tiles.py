@@ -5,6 +5,7 @@ their samples; only blocks u <= v are computed, and of a block u = v only its up
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,6 +13,8 @@ GRAM_SIDE = 512
 """Side of the tiles of a Gram that is kept whole: smaller ones save little work and cost calls."""
 WORKSPACE_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 """Default workspace of a chunked implementation: tiles that fit in a cache, or that fill a GPU."""
+REMEMBERED_ROWS = 16
+"""Making the tiles of a small batch anew takes as long as computing some of them."""
 
 
 @dataclass(frozen=True)
@@ -35,24 +38,26 @@ class Tile:
         """The transposed tile is another one, which is not computed."""
         return self.rows != self.columns
 
-    @property
-    def entries(self) -> int:
-        """Number of entries."""
-        return _length(self.rows) * _length(self.columns)
+
+def tiles(batch: int, views: int, side: int) -> Iterable[Tile]:
+    """Tiles of at most ``side`` x ``side``; the last of a row or column may be smaller."""
+    few = views * math.ceil(batch / side) <= REMEMBERED_ROWS
+    return _remembered_tiles(batch, views, side) if few else _tiles(batch, views, side)
 
 
 @lru_cache(maxsize=16)
-def tiles(batch: int, views: int, side: int) -> tuple[Tile, ...]:
-    """Tiles of at most ``side`` x ``side``; the last of a row or column may be smaller."""
-    found = []
+def _remembered_tiles(batch: int, views: int, side: int) -> tuple[Tile, ...]:
+    return tuple(_tiles(batch, views, side))
+
+
+def _tiles(batch: int, views: int, side: int) -> Iterator[Tile]:
     for u in range(views):
         for v in range(u, views):
             for i in range(0, batch, side):
                 for j in range(i if u == v else 0, batch, side):
                     rows = slice(u * batch + i, u * batch + min(i + side, batch))
                     columns = slice(v * batch + j, v * batch + min(j + side, batch))
-                    found.append(Tile(rows, columns, u == v, i == j))
-    return tuple(found)
+                    yield Tile(rows, columns, u == v, i == j)
 
 
 def workspace_side(
@@ -82,13 +87,16 @@ def workspace_side(
 
 def gram_entries(batch: int, views: int, side: int) -> int:
     """Entries that the tiles compute: MACs of the Gram over its depth."""
-    return sum(tile.entries for tile in tiles(batch, views, side))
+    triangles = views * (batch**2 + _diagonal_entries(batch, side)) // 2
+    return triangles + views * (views - 1) // 2 * batch**2
 
 
 def mirrored_entries(batch: int, views: int, side: int) -> int:
     """Entries of the tiles that stand for two."""
-    return sum(tile.entries for tile in tiles(batch, views, side) if tile.mirrored)
+    return gram_entries(batch, views, side) - views * _diagonal_entries(batch, side)
 
 
-def _length(part: slice) -> int:
-    return part.stop - part.start
+def _diagonal_entries(batch: int, side: int) -> int:
+    """Entries of the tiles on the diagonal of one view's block."""
+    whole, rest = divmod(batch, side)
+    return whole * side**2 + rest**2

@@ -16,12 +16,6 @@ def time_ratio(row: pd.Series, baseline: pd.Series | None) -> Ratio | None:
     return ratio(_by_process(row), _by_process(baseline))
 
 
-def verdict(row: pd.Series, baseline: pd.Series | None) -> str | None:
-    """FASTER, SLOWER, SAME or UNRESOLVED; nothing is claimed below the A/A threshold."""
-    found = time_ratio(row, baseline)
-    return None if found is None else found.verdict(row["pair_noise"])
-
-
 def compare(rows: pd.DataFrame, baselines: dict[Any, pd.Series | None]) -> pd.DataFrame:
     """Ratio, interval and verdict of each row to its baseline.
 
@@ -32,11 +26,14 @@ def compare(rows: pd.DataFrame, baselines: dict[Any, pd.Series | None]) -> pd.Da
     Returns:
         Columns ``ratio``, ``low``, ``high`` and ``verdict``, missing where there is no pair.
     """
-    found = []
+    found: list[tuple[object, ...]] = []
     for index, row in rows.iterrows():
         of_row = time_ratio(row, baselines.get(index))
-        values = (of_row.value, of_row.low, of_row.high) if of_row else (None, None, None)
-        found.append((*values, verdict(row, baselines.get(index))))
+        if of_row is None:
+            found.append((None, None, None, None))
+        else:
+            said = of_row.verdict(row["pair_noise"])
+            found.append((of_row.value, of_row.low, of_row.high, said))
     return pd.DataFrame(found, index=rows.index, columns=["ratio", "low", "high", "verdict"])
 
 

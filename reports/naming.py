@@ -25,10 +25,11 @@ def _setting(text: str) -> str:
 
 def implementation(row: pd.Series) -> str:
     """Name of the implementation; of ``auto``, what it chose."""
-    chosen = row.get("chosen")
-    if row["implementation"] == "auto" and isinstance(chosen, str):
-        return f"auto: {chosen}"
-    return str(row["implementation"])
+    chosen, options = row.get("chosen"), row.get("options")
+    name = str(row["implementation"])
+    if name == "auto" and isinstance(chosen, str):
+        name = f"auto: {chosen}"
+    return f"{name} {options}" if isinstance(options, str) and options else name
 
 
 def milliseconds(value: float) -> str:

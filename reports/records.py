@@ -20,7 +20,7 @@ MEASURED = (
 COUNTED = (
     *("gmacs", "forward_macs_cost_model", "title", "variant", "saved_bytes"),
     *("off_diagonal_entries", "official_communicated_bytes", "gather_layer", "global_batch_norm"),
-    *("chosen", "contender", "contender_version", "parity"),
+    *("chosen", "contender", "contender_version", "options", "parity"),
 )
 
 
@@ -44,7 +44,8 @@ def load(paths: Sequence[Path]) -> pd.DataFrame:
     # A case that failed early lacks fields: tables show them as missing.
     records = records.reindex(columns=list(dict.fromkeys([*records.columns, *COUNTED, *MEASURED])))
     records.loc[records["status"] != "ok", list(MEASURED)] = None
-    records["contender"] = records["contender"].fillna("")
+    for name in ("contender", "options"):
+        records[name] = records[name].fillna("")
     return records.drop_duplicates("key", keep="last").reset_index(drop=True)
 
 

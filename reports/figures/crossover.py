@@ -37,7 +37,8 @@ def draw(records: pd.DataFrame) -> Figure:
         ValueError: no step was measured.
     """
     rows = records[(records["status"] == "ok") & (records["pass"] == "step")]
-    rows = rows[(rows["variant"] == "") & (rows["contender"] == "")]
+    rows = rows[(rows["variant"] == "") & (rows["contender"] == "") & (rows["options"] == "")]
+    rows = rows[(rows["dtype"] == "float32") & (rows["inputs"] == "random")]
     rows = rows[(rows["implementation"] != "auto") & (rows["distribution"] == "local")]
     if rows.empty:
         raise ValueError("no step was measured; run lossbench run --suite scaling first")

@@ -20,7 +20,7 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
         ValueError: no record has the published shape.
     """
     rows = published_shape(records)
-    rows = rows[rows["pass"] == "step"]
+    rows = rows[(rows["pass"] == "step") & (rows["contender"] == "")]
     groups = rows.groupby(["machine", "distribution", "dtype", "inputs"], sort=False)
     return [_section(of_layout) for _, of_layout in groups]
 

@@ -46,7 +46,8 @@ def references(rows: pd.DataFrame) -> dict[Any, pd.Series | None]:
 
 
 def _cost(rows: pd.DataFrame) -> Section:
-    best = rows.groupby(["loss", "variant"])["median_ms"].transform("min")
+    ours = rows["median_ms"].where(rows["contender"] == "")
+    best = ours.groupby([rows["loss"], rows["variant"]]).transform("min")
     ratios = compare(rows, references(rows))
     inverted = ratios.assign(low=1 / ratios["high"], high=1 / ratios["low"])
     itself = rows["implementation"] == "reference"
@@ -78,10 +79,7 @@ def _cost(rows: pd.DataFrame) -> Section:
     if (rows["status"] != "ok").any():
         columns["status"] = Column("status", left=True)
     failed = rows[rows["status"] != "ok"]
-    reasons = [
-        f"{loss_title(row)} {implementation(row)}: {row['reason'].rstrip('.')}."
-        for _, row in failed.iterrows()
-    ]
+    reasons = list(each(failed, _reason))
     first = rows.iloc[0]
     notes = [
         f"{first['machine']}. * the fastest of its loss; times faster than its reference. "

@@ -80,9 +80,11 @@ class FakeWorker:
         done = {"status": "ok", "reason": "", "call_ms": 1.0, "peak_bytes": 1}
         return {**counted, **done, **times, **({"accuracy": "measured"} if errors else {})}
 
-    def compare(self, cases, rounds, timeout_s):
+    def compare(self, cases, rounds, timeout_s, scales=None):
         self.comparisons.append([case.label for case in cases])
-        return {"samples_ms": [[float(len(case.loss))] * rounds for case in cases]}
+        checks = [{"status": "ok", "reason": ""} for _ in scales or ()]
+        samples = [[float(len(case.loss))] * rounds for case in cases]
+        return {"samples_ms": samples, "checks": checks}
 
     def stop(self):
         pass
@@ -138,7 +140,9 @@ def test_a_run_that_was_killed_within_a_group_is_completed(tmp_path, fake_worker
     completed, events = run(path)
     assert [event for event, _ in events][:3] == ["skip"] * 3
     assert completed.measured == 3
-    assert [r["pair_group"] for r in completed.records] == [r["pair_group"] for r in whole.records]
+    first, second = completed.records[:3], completed.records[3:]
+    assert [r["pair_group"] for r in first] == [r["pair_group"] for r in whole.records[:3]]
+    assert len({r["pair_group"] for r in second}) == 1
 
 
 def test_times_that_were_not_paired_are_measured_again(tmp_path, fake_worker):
@@ -191,7 +195,7 @@ def test_a_group_in_which_nothing_is_right_is_not_tried_for_ever(tmp_path, fake_
 def test_a_comparison_that_fails_says_so_and_is_tried_again(tmp_path, monkeypatch, fake_worker):
     working = FakeWorker.compare
 
-    def fail(self, cases, rounds, timeout_s):
+    def fail(self, cases, rounds, timeout_s, scales=None):
         working(self, cases, rounds, timeout_s)
         second = len(self.comparisons) == 2
         failure = {"status": "oom", "reason": "killed by the system"}
@@ -213,10 +217,10 @@ def test_a_contender_that_ends_a_comparison_leaves_the_others_unaffected(
 ):
     working = FakeWorker.compare
 
-    def hang(self, cases, rounds, timeout_s):
+    def hang(self, cases, rounds, timeout_s, scales=None):
         if any(case.contender for case in cases):
             return {"status": "timeout", "reason": "not finished after 600 s"}
-        return working(self, cases, rounds, timeout_s)
+        return working(self, cases, rounds, timeout_s, scales)
 
     monkeypatch.setattr(FakeWorker, "compare", hang)
     third = replace(CASES[0], implementation="hangs", contender="third_party:scaled")
@@ -226,6 +230,21 @@ def test_a_contender_that_ends_a_comparison_leaves_the_others_unaffected(
     assert len({record["pair_group"] for record in ours}) == 1
     assert contender["status"] == "timeout"
     assert contender["reason"] == "in paired timing: not finished after 600 s"
+
+
+def test_what_is_wrong_after_it_was_timed_is_invalid(tmp_path, monkeypatch, fake_worker):
+    working = FakeWorker.compare
+
+    def go_wrong(self, cases, rounds, timeout_s, scales=None):
+        found = working(self, cases, rounds, timeout_s, scales)
+        if scales is not None:
+            found["checks"][1] = {"status": "invalid", "reason": "the value is 2"}
+        return found
+
+    monkeypatch.setattr(FakeWorker, "compare", go_wrong)
+    outcome, _ = run(tmp_path / "run.jsonl", CASES[:3])
+    assert [record["status"] for record in outcome.records] == ["ok", "invalid", "ok"]
+    assert outcome.records[1]["reason"] == "after it was timed, the value is 2"
 
 
 def test_what_the_budget_leaves_out_is_completed(tmp_path, fake_worker):

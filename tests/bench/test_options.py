@@ -33,7 +33,7 @@ def test_an_option_is_part_of_the_row_and_changes_only_its_counts():
     shape = ["--loss", "smi", "--batch", "50", "--dim", "16"]
     usual = count_as_json(*shape)
     small = count_as_json(*shape, "--set", "smi.chunked.workspace_bytes=4096")
-    assert small["chunked"]["variant"] == "workspace_bytes=4096"
+    assert small["chunked"]["options"] == "workspace_bytes=4096"
     assert small["chunked"]["macs"] != usual["chunked"]["macs"]
     assert small["chunked"]["counts_agree"]
     for name in ("reference", "gram", "compiled"):

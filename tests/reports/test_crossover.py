@@ -28,9 +28,17 @@ def test_feature_losses_cross_over_where_n_passes_d():
                 assert table[row, column] == reference
 
 
-def test_sample_losses_never_cross_over():
-    for name in ("smi", "nt_xent"):
-        assert set(np.unique(crossover._cheapest_way(name))) == {crossover.WAYS.index("gram")}
+def test_sample_losses_go_through_tiles_where_their_gram_is_far_larger_than_their_views():
+    gram, chunked = (crossover.WAYS.index(way) for way in ("gram", "chunked"))
+    table = crossover._cheapest_way("smi")
+    assert set(np.unique(table)) == {gram, chunked}
+    for row, dim in enumerate(crossover.DIMS):
+        for column, batch in enumerate(crossover.BATCHES):
+            if batch <= dim:
+                assert table[row, column] == gram
+            if batch >= 16 * dim and batch >= 8192:
+                assert table[row, column] == chunked
+    assert set(np.unique(crossover._cheapest_way("nt_xent"))) == {gram}  # recomputing is work
 
 
 def test_the_same_run_gives_the_same_file(run, tmp_path):
