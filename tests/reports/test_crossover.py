@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from reports.figures import crossover
 from reports.page import make_figure
 from reports.records import load
+
+RESULTS = Path(__file__).parents[2] / "reports/results/amd-epyc-2-cores"
 
 
 @pytest.fixture
@@ -47,6 +50,11 @@ def test_the_same_run_gives_the_same_file(run, tmp_path):
     one, two = ((tmp_path / name).read_bytes() for name in ("one.svg", "two.svg"))
     assert one == two
     assert b"Barlow Twins" in one
+
+
+def test_the_committed_figure_is_that_of_its_run(tmp_path):
+    make_figure("crossover", [RESULTS / "scaling.jsonl"], tmp_path / "crossover.svg")
+    assert (tmp_path / "crossover.svg").read_bytes() == (RESULTS / "crossover.svg").read_bytes()
 
 
 def test_a_panel_for_each_loss_and_one_for_all(run):
