@@ -52,7 +52,7 @@ def compare(
     right = [i for i, record in enumerate(records) if record["status"] == "ok"]
     if not right:
         return
-    duration = {i: max(records[i]["call_ms"], 2 * VISIT_MS) / 1e3 for i in right}
+    duration = {i: max(records[i]["call_ms"], VISIT_MS) / 1e3 for i in right}
     quickest = min(right, key=duration.__getitem__)
     timed = [cases[i] for i in [*right, quickest]]
     processes, rounds = plan(sum(duration.values()) + duration[quickest])
