@@ -10,6 +10,7 @@ from torch import Tensor
 import losses
 from bench.case import Case
 from bench.inputs import make_views
+from bench.timing import make_call
 
 KINDS = ("random", "aligned", "collapsed")
 """Inputs of the accuracy columns."""
@@ -127,13 +128,6 @@ def accuracy(
     return fields
 
 
-def differentiate(loss: Callable[..., Tensor], views: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Value and gradients of both views."""
-    leaves = [view.detach().requires_grad_() for view in views]
-    value = loss(*leaves)
-    return (value.detach(), *torch.autograd.grad(value, leaves))
-
-
 def _same_truth(case: Case) -> Case:
     """The case that all implementations of a loss share their truth with."""
     return replace(case, implementation="reference", options={}, contender="")
@@ -163,10 +157,10 @@ def _find_truth(case: Case) -> Truth:
     value, size = sum(parts), sum(abs(part) for part in parts)
     if not _affordable(case):
         return Truth(value, size, None, None, None)
-    own_value, *own_gradients = differentiate(reference, views)
+    own_value, *own_gradients = make_call(reference, views, "step")()
     gradient = gradient_error = None
     if case.pass_ == "step":
-        gradient = torch.cat(differentiate(reference, wide)[1:])
+        gradient = torch.cat(make_call(reference, wide, "step")()[1:])
         gradient_error = _distance(torch.cat([g.double() for g in own_gradients]), gradient)
     value_error = _relative(abs(own_value.item() - value), abs(value))
     return Truth(value, size, gradient, value_error, gradient_error)

@@ -39,7 +39,8 @@ def count(cases: "list[Case]", as_json: AsJson = False) -> int:
         records.append({**case.describe(), **counts})
     worker.stop()
     _print(records, as_json, display.counts)
-    return OK if all(record.get("counts_agree") for record in records) else FAILED
+    disagree = [record for record in records if record.get("counts_agree", False) is False]
+    return FAILED if disagree else OK
 
 
 @app.command()

@@ -19,7 +19,7 @@ def counts(records: list[dict[str, Any]]) -> None:
             _number(record.get("gflops"), "{:,.3f}"),
             _number(record.get("off_diagonal_entries"), "{:,}"),
             _number(saved and saved / 1e6, "{:,.1f}"),
-            "yes" if record.get("counts_agree") else "NO",
+            {True: "yes", None: "-"}.get(record.get("counts_agree", False), "NO"),
         )
     Console().print(table)
     for record in records:
@@ -60,7 +60,8 @@ def _table(*columns: str) -> Table:
 
 def _case(record: dict[str, Any]) -> tuple[str, str, str]:
     """Loss, shape and pass; what is the same as usual is not said."""
-    usual = {"variant": "", "implementation": "reference", "dtype": "float32", "inputs": "random"}
+    usual = {"variant": "", "implementation": "reference", "options": ""}
+    usual |= {"dtype": "float32", "inputs": "random"}
     unusual = [record[name] for name, value in usual.items() if record[name] != value]
     loss = " ".join([record["loss"], *unusual])
     devices = f"{record['world']}x" if record["evaluations"] > 1 else ""

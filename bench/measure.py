@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from bench import contenders
-from bench.accuracy import accuracy, differentiate, judge
+from bench.accuracy import accuracy, judge
 from bench.case import Case
 from bench.counting import create_loss
 from bench.failures import is_out_of_memory
@@ -56,7 +56,7 @@ def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, 
     scale = fields.get("scale", 1.0)
     fields.update(check(case, output, scale))
     if errors and fields["status"] == "ok":
-        fields.update(accuracy(case, lambda some: differentiate(loss, some), scale))
+        fields.update(accuracy(case, lambda some: make_call(loss, some, "step")(), scale))
     return fields
 
 

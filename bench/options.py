@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Text = str | None
 SUITE_HELP = "Named grid: smoke, efficiency, scaling, implementations."
+INPUTS_HELP = "random, aligned, collapsed, digits or file:PATH [random]."
 
 
 def _option(flag: str, help_: str) -> Any:
@@ -21,9 +22,7 @@ def _option(flag: str, help_: str) -> Any:
 
 
 def select_cases(
-    suite: Annotated[
-        Text, _option("--suite", "smoke, efficiency, scaling, implementations.")
-    ] = None,
+    suite: Annotated[Text, _option("--suite", SUITE_HELP)] = None,
     loss: Annotated[Text, _option("--loss", "Losses [all].")] = None,
     implementation: Annotated[Text, _option("--implementation", "Implementations [all].")] = None,
     batch: Annotated[Text, _option("--batch", "Samples per device, N [256].")] = None,
@@ -33,7 +32,7 @@ def select_cases(
     world: Annotated[Text, _option("--world", "Numbers of devices, W [1].")] = None,
     distribution: Annotated[Text, _option("--distribution", "local, gather [local].")] = None,
     set_: Annotated[Text, _option("--set", "Hyperparameters: smi.dependency=correlation.")] = None,
-    inputs: Annotated[Text, _option("--inputs", "random, digits or file:PATH [random].")] = None,
+    inputs: Annotated[Text, _option("--inputs", INPUTS_HELP)] = None,
     device: Annotated[Text, _option("--device", "cpu or cuda [cuda if there is one].")] = None,
     contender: Annotated[
         list[str],

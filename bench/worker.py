@@ -74,6 +74,7 @@ class Worker:
         fields: dict[str, Any] = {}
         try:
             self._start()
+            self._log.truncate(0)  # what an earlier task printed is not the reason of this one
             self._connection.send(task)
             for part in self._receive(timeout_s, parts):
                 fields.update(part)

@@ -1,7 +1,6 @@
 """``auto``: the implementation with the least work that fits in memory, by the cost models."""
 
 import os
-import resource
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +51,9 @@ def choose(costs: Mapping[str, Cost], problem: Problem, pass_: str, memory_bytes
         problem: the batch.
         pass_: one of ``PASSES``.
         memory_bytes: what an evaluation may hold beyond its inputs.
+
+    Raises:
+        ValueError: an unknown pass, or ``memory_bytes`` that is no number of bytes.
     """
     if not isinstance(memory_bytes, int) or memory_bytes < 0:
         raise ValueError(f"memory_bytes must be a whole number, got {memory_bytes!r}")
@@ -116,6 +118,8 @@ def available_bytes() -> int:
 
 def _allowed_bytes() -> int | float:
     """What the system lets this process allocate."""
+    import resource  # Unix has it; losses can be imported elsewhere
+
     limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
     return float("inf") if limit == resource.RLIM_INFINITY else limit
 

@@ -53,7 +53,7 @@ def make_figure(name: str, runs: Sequence[Path], out: Path) -> None:
         raise ValueError(f"--out must end in .svg, .png or .pdf, got {out}")
     draw = modules.load(figures, "figure", name).draw
     records = load(runs)
-    import matplotlib  # after the run was found good: it takes a second
+    import matplotlib  # tables do without
 
     matplotlib.use("Agg")
     settings = {"svg.hashsalt": "lossbench", "svg.fonttype": "none"}

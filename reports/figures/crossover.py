@@ -5,7 +5,7 @@ dots are measured: the fastest implementation, or loss, of the run at that N and
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -70,8 +70,7 @@ def _cheapest_loss(names: Sequence[str]) -> np.ndarray:
     return _map(lambda batch, dim: int(np.argmin([_choice(name, batch, dim)[1] for name in names])))
 
 
-def _map(cheapest: object) -> np.ndarray:
-    assert callable(cheapest)
+def _map(cheapest: Callable[[int, int], int]) -> np.ndarray:
     shapes = itertools.product(DIMS, BATCHES)
     return np.reshape([cheapest(n, d) for d, n in shapes], (len(DIMS), len(BATCHES)))
 

@@ -23,12 +23,9 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
     """
     sections = []
     for _, rows in records.groupby(SHAPE, sort=False):
-        rows = rows.sort_values(["loss", "variant", "implementation"])
         # the reference first: the others are compared with it
-        reference = (rows["implementation"] != "reference").rename("first")
-        rows = rows.assign(first=reference).sort_values(
-            ["loss", "variant", "first"], ascending=[True, True, True], kind="stable"
-        )
+        rows = rows.assign(other=rows["implementation"] != "reference")
+        rows = rows.sort_values(["loss", "variant", "other", "implementation"])
         sections.append(_cost(rows))
         sections += [_accuracy(rows, what) for what in ("value", "gradient")]
         sections.append(_compilation(rows))

@@ -5,10 +5,11 @@ import torch
 
 import losses
 from bench import accuracy, timing
-from bench.accuracy import KINDS, differentiate, judge
+from bench.accuracy import KINDS, judge
 from bench.case import Case
 from bench.inputs import make_views
 from bench.measure import measure
+from bench.timing import make_call
 
 WRONG_BY = 1.5
 ROUNDED = ["bfloat16", "float16"]
@@ -26,7 +27,7 @@ def make_case(loss="smi", **changes):
 
 
 def right_output(case):
-    return differentiate(losses.create(case.loss), make_views(case))
+    return make_call(losses.create(case.loss), make_views(case), "step")()
 
 
 def register(monkeypatch, loss, change):
@@ -155,7 +156,7 @@ def test_an_output_that_is_wrong_on_one_kind_of_inputs_is_named():
         # of the kinds, only aligned views are apart by as much as 0.03 of what differs in them
         spread = views[0].std(dim=0).mean()
         factor = 2 if (views[0] - views[1]).std() < 0.1 * spread else 1
-        return tuple(factor * tensor for tensor in differentiate(reference, views))
+        return tuple(factor * tensor for tensor in make_call(reference, views, "step")())
 
     errors = accuracy.accuracy(case, run)
     assert errors["status"] == "invalid"
