@@ -88,27 +88,36 @@ def run(
     return FAILED if failed else OK
 
 
-@app.command()
+@app.command("noise")
 @takes_cases
-def noise(
+def measure_noise(
     cases: "list[Case]",
     comparisons: Annotated[int, typer.Option(help="How often each case is compared.")] = 100,
     slowdown: Annotated[float, typer.Option(help="Share of its time added to the copy.")] = 0.15,
     timeout: Annotated[str, typer.Option(help="Give a process up after this.")] = "10m",
 ) -> int:
     """Compare cases with themselves and with slowed copies: what paired timing claims here."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from bench import noise
     from bench.groups import PROCESSES
-    from bench.noise import ROUNDS, measure
 
     if comparisons < 1 or slowdown <= 0:
         raise ValueError("noise needs --comparisons of at least 1 and a --slowdown above 0")
     for case in cases:
-        say(f"{case.label}: {comparisons} comparisons")
-        trust = measure(case, comparisons, slowdown, parse_seconds(timeout))
+        samples = track(
+            noise.sample(case, comparisons, slowdown, parse_seconds(timeout)),
+            description=f"{case.label}, process by process",
+            total=noise.processes(comparisons),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        trust = noise.judge(list(samples), comparisons)
         print(
             f"{case.label}: a difference from itself claimed {trust.false_claims} times of "
             f"{comparisons}, {slowdown:.0%} slower found {trust.found} times of {comparisons} "
-            f"({PROCESSES} processes of {ROUNDS} rounds; A/A threshold "
+            f"({PROCESSES} processes of {noise.ROUNDS} rounds; A/A threshold "
             f"{min(trust.thresholds):.1%} to {max(trust.thresholds):.1%})"
         )
     return OK

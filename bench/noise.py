@@ -1,7 +1,7 @@
 """How far paired timing can be believed here: a case against itself, and against a slowed copy."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ ROUNDS = 12
 SESSIONS = 20
 """Comparisons that share their processes: a fresh one takes longer to start than to measure."""
 CALLS = ("self", "control", "again", "slowed")
+Session = dict[str, list[float]]
+"""Milliseconds of each of ``CALLS``, one entry for each round."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,18 @@ class Trust:
     thresholds: tuple[float, ...]
 
 
-def measure(case: Case, comparisons: int, slowdown: float, timeout_s: float) -> Trust:
-    """Compare a case with itself and with a slowed copy, in pairs.
+def processes(comparisons: int) -> int:
+    """How many fresh processes ``sample`` starts for so many comparisons."""
+    return PROCESSES * -(-comparisons // SESSIONS)
 
-    This is ``lossbench run --paired`` with as many processes and rounds as it gives quick cases;
-    comparisons share processes in batches.
+
+def sample(
+    case: Case, comparisons: int, slowdown: float, timeout_s: float
+) -> Iterator[list[Session]]:
+    """Time a case beside itself and a slowed copy, in one fresh process after the other.
+
+    This is ``lossbench run --paired`` with as many processes and rounds as it gives quick cases,
+    but that ``SESSIONS`` comparisons share their processes.
 
     Args:
         case: what is compared.
@@ -49,43 +58,46 @@ def measure(case: Case, comparisons: int, slowdown: float, timeout_s: float) -> 
         slowdown: share of its time that is added to the copy.
         timeout_s: seconds after which a process is given up.
 
+    Yields:
+        The sessions of a process.
+
     Raises:
         RuntimeError: the case failed.
     """
-    verdicts: list[tuple[str, str]] = []
-    thresholds: list[float] = []
     worker = Worker(case.device)
-    while len(verdicts) < comparisons:
-        processes = []
-        for _ in range(PROCESSES):
-            found = worker.sample_noise(case, slowdown, timeout_s)
-            worker.stop()
-            if "sessions" not in found:
-                raise RuntimeError(f"{case.label}: {found['reason']}")
-            processes.append(found["sessions"])
-        for session in zip(*processes, strict=True):
-            itself, control, again, slowed = (
-                [process[name] for process in session] for name in CALLS
-            )
-            threshold = noise(itself, control)
-            thresholds.append(threshold)
-            verdicts.append(
-                (
-                    ratio(again, itself).verdict(threshold),
-                    ratio(slowed, itself).verdict(threshold),
-                )
-            )
-    verdicts = verdicts[:comparisons]
+    for _ in range(processes(comparisons)):
+        found = worker.sample_noise(case, slowdown, timeout_s)
+        worker.stop()
+        if "sessions" not in found:
+            raise RuntimeError(f"{case.label}: {found['reason']}")
+        yield found["sessions"]
+
+
+def judge(samples: Sequence[Sequence[Session]], comparisons: int) -> Trust:
+    """What paired timing claims of sampled calls.
+
+    Args:
+        samples: sessions of each process, as ``sample`` yields them.
+        comparisons: how many of the sessions to look at.
+    """
+    batches = (samples[start : start + PROCESSES] for start in range(0, len(samples), PROCESSES))
+    compared = [session for batch in batches for session in zip(*batch, strict=True)]
+    thresholds, same, slower = [], [], []
+    for session in compared[:comparisons]:
+        itself, control, again, slowed = ([process[name] for process in session] for name in CALLS)
+        thresholds.append(noise(itself, control))
+        same.append(ratio(again, itself).verdict(thresholds[-1]))
+        slower.append(ratio(slowed, itself).verdict(thresholds[-1]))
     return Trust(
-        comparisons,
-        sum(same in ("FASTER", "SLOWER") for same, _ in verdicts),
-        sum(slowed == "SLOWER" for _, slowed in verdicts),
-        tuple(thresholds[:comparisons]),
+        comparisons=comparisons,
+        false_claims=sum(verdict in ("FASTER", "SLOWER") for verdict in same),
+        found=slower.count("SLOWER"),
+        thresholds=tuple(thresholds),
     )
 
 
 def sessions(case: Case, slowdown: float) -> dict[str, Any]:
-    """Samples of one process: for each session and each of ``CALLS``, one list of milliseconds."""
+    """What one process samples for ``SESSIONS`` comparisons."""
     call = make_call(create_loss(case), make_views(case), case.pass_)
     calls: Sequence[Call] = (call, call, call, _slowed(call, slowdown))
     for warm_up in calls:
