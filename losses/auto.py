@@ -16,12 +16,14 @@ PREFERENCE = ("gram", "reference", "chunked")
 """... and of equals the one that makes the least calls and passes is taken ..."""
 ROOMY = 4
 """... unless it holds this many times the least memory: such matrices do not stay in a cache."""
-FEW_MACS = 6 * 10**7
+FEW_MACS = 3 * 10**7
 """Below this, calls outlast arithmetic on a CPU: compiled code, which makes few, wins ..."""
 COMPILED_WORK = 1.5
-"""... unless it has this many times the work of the best implementation ..."""
+"""... unless it has this many times the work of the best implementation."""
+MANY_MACS = 6 * 10**8
+"""Up to this, it wins a forward pass with about the least work, by making fewer passes over it."""
 WORTH_COMPILING = 2**15
-"""... or views have fewer elements: no training, so that the seconds of a compilation are lost."""
+"""Views with fewer elements are no training: the seconds of a compilation are lost on them."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ def choose(costs: Mapping[str, Cost], problem: Problem, pass_: str, memory_bytes
         roomy = ROOMY * min(peaks[name] for name in equal)
         chosen = min(equal, key=lambda name: (peaks[name] > roomy, _rank(name)))
         reason = f"least work of what fits in {_gigabytes(memory_bytes)}"
-        if "compiled" in fitting and _calls_dominate(problem, least, macs["compiled"]):
-            chosen, reason = "compiled", "so little work that calls take longer, and it makes few"
+        if "compiled" in fitting and _calls_tell(problem, pass_, least, macs["compiled"]):
+            chosen, reason = "compiled", "so little work that calls tell, and it makes the fewest"
     else:
         chosen = min((n for n in peaks if n != "compiled"), key=peaks.__getitem__)
         reason = f"nothing fits in {_gigabytes(memory_bytes)}; this needs least"
@@ -83,9 +85,11 @@ def can_compile() -> bool:
     return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
-def _calls_dominate(problem: Problem, least: int, compiled: int) -> bool:
+def _calls_tell(problem: Problem, pass_: str, least: int, compiled: int) -> bool:
+    few = least <= FEW_MACS and compiled <= COMPILED_WORK * least
+    equal = pass_ == "forward" and least <= MANY_MACS and compiled <= ABOUT_EQUAL * least
     worth = problem.device == "cpu" and problem.batch * problem.dim >= WORTH_COMPILING
-    return worth and least <= FEW_MACS and compiled <= COMPILED_WORK * least
+    return worth and (few or equal)
 
 
 def _rank(name: str) -> int:

@@ -130,17 +130,30 @@ def test_of_equal_work_far_less_memory_wins():
     assert choose(table, SMALL, "step", 100).implementation == "chunked"
 
 
+TRAINING = losses.Problem(batch=64, dim=512)
+
+
 def test_compiled_code_is_taken_where_calls_dominate():
     table = {"gram": equal(100, 1), "compiled": equal(140, 1)}
-    training = losses.Problem(batch=64, dim=512)
-    assert choose(table, training, "step", 100).implementation == "compiled"
+    assert choose(table, TRAINING, "step", 100).implementation == "compiled"
     assert choose(table, SMALL, "step", 100).implementation == "gram"  # not worth compiling
     on_cuda = losses.Problem(batch=64, dim=512, device="cuda")
     assert choose(table, on_cuda, "step", 100).implementation == "gram"
     table["compiled"] = equal(160, 1)
-    assert choose(table, training, "step", 100).implementation == "gram"
+    assert choose(table, TRAINING, "step", 100).implementation == "gram"
     much = {"gram": equal(auto.FEW_MACS, 1), "compiled": equal(auto.FEW_MACS, 1)}
-    assert choose(much, training, "step", 100).implementation == "gram"  # a step is twice that
+    assert choose(much, TRAINING, "step", 100).implementation == "gram"  # a step is twice that
+
+
+def test_compiled_code_of_equal_work_is_taken_for_a_larger_forward_pass():
+    table = {"gram": equal(auto.MANY_MACS, 1), "compiled": equal(auto.MANY_MACS, 1)}
+    assert choose(table, TRAINING, "forward", 100).implementation == "compiled"
+    assert choose(table, SMALL, "forward", 100).implementation == "gram"
+    assert choose(table, TRAINING, "step", 100).implementation == "gram"
+    table["gram"] = equal(int(0.9 * auto.MANY_MACS), 1)
+    assert choose(table, TRAINING, "forward", 100).implementation == "gram"
+    larger = dict.fromkeys(table, equal(auto.MANY_MACS + 1, 1))
+    assert choose(larger, TRAINING, "forward", 100).implementation == "gram"
 
 
 @pytest.mark.parametrize("memory", [-1, 0.5, "lots"])
