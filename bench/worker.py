@@ -3,6 +3,7 @@
 A case that runs out of memory, crashes or hangs ends its process; the next case gets a new one.
 """
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -21,6 +22,8 @@ from bench.failures import guarded
 from losses.auto import available_bytes
 
 SHARE_OF_MEMORY = 0.9
+PATIENCE_S = 1.0
+"""How long a child may take to end by itself, and clear up what compilers leave, when idle."""
 
 
 class Worker:
@@ -88,6 +91,8 @@ class Worker:
     def stop(self) -> None:
         """End the child process."""
         if self._process is not None:
+            self._connection.close()
+            self._process.join(PATIENCE_S)
             self._process.kill()
             self._end()
 
@@ -138,10 +143,11 @@ def _serve(connection: Connection, log: str, device: str, memory_bytes: int | No
     if device == "cpu":
         _limit_memory(memory_bytes)
 
-    while True:
-        task, *arguments = connection.recv()
-        for part in _TASKS[task](*arguments):
-            connection.send(part)
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent wants no more
+        while True:
+            task, *arguments = connection.recv()
+            for part in _TASKS[task](*arguments):
+                connection.send(part)
 
 
 def _evaluate(case: Case, how: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ import torch
 from command_line import QUIET, assert_one_line_error, call_lossbench, lossbench
 
 from bench.console import parse_seconds
+from losses.auto import can_compile
 
 REFERENCE = ["--implementation", "reference"]
 SMALL = ["--loss", "smi,vicreg", *REFERENCE, "--batch", "8", "--dim", "16", "--pass", "forward"]
@@ -160,6 +161,16 @@ def test_ci_gets_plain_progress_and_a_pipe_gets_none(tmp_path):
     assert len(piped.stderr.splitlines()) == 1  # the summary
     plain = lossbench("run", *SMALL, "--out", str(tmp_path / "b.jsonl"), env=QUIET | {"CI": "true"})
     assert re.search(r"\[1/2\] smi-reference-8x16-float32-forward: ok, [\d.]+ ms", plain.stderr)
+
+
+@pytest.mark.skipif(not can_compile(), reason="needs a C++ compiler")
+def test_compiling_leaves_nothing_behind(tmp_path):
+    """The compiler makes a semaphore, of whose leak Python warns once a killed process left it."""
+    case = ["--loss", "smi", "--implementation", "compiled", "--batch", "8", "--dim", "16"]
+    result = lossbench("run", *case, "--out", str(tmp_path / "run.jsonl"))
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("1 measured now")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_own_embeddings_say_what_n_and_d_are(tmp_path):
