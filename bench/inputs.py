@@ -15,8 +15,11 @@ from bench.case import DTYPES, Case
 from losses import pick
 
 SOURCES = ("random", "aligned", "collapsed", "digits", "file:PATH")
-SEED = 0
+SEED = 1
 VIEWS = ("z_a", "z_b")
+DEVIATIONS = (0.8, 1.25)
+"""Of the features, in turn: either side of 1, where the gradient of VICReg's hinge jumps. At 1
+itself rounding decides on which side a feature is, and a right gradient can seem wrong."""
 
 
 def check_source(source: str) -> None:
@@ -28,10 +31,11 @@ def check_source(source: str) -> None:
 def make_views(case: Case) -> tuple[Tensor, Tensor]:
     """The views of one evaluation: loss_batch x dim each, in the case's dtype, on its device.
 
-    The same case always gets the same values. ``random`` is standard normal; ``aligned`` are views
-    as after training, with a correlation near 1; ``collapsed`` are samples that differ by a
-    hundredth of what they share; ``digits`` are real images through a fixed projector;
-    ``file:PATH`` is the first ``loss_batch`` rows of a user's own embeddings.
+    The same case always gets the same values. ``random`` is normal with features of the deviations
+    ``DEVIATIONS``; ``aligned`` are such views as after training, with a correlation near 1;
+    ``collapsed`` are samples that differ by a hundredth of what they share; ``digits`` are real
+    images through a fixed projector; ``file:PATH`` is the first ``loss_batch`` rows of a user's own
+    embeddings.
 
     Raises:
         ValueError: an unknown source, or a file that does not hold these views.
@@ -85,15 +89,14 @@ def _content_hash(path: Path, modified_ns: int) -> str:
 
 
 def _normal(kind: str, batch: int, dim: int) -> list[Tensor]:
-    """Standard normal views, of which a part may be shared by the views or by all samples."""
+    """Normal views, of which a part may be shared by the views or by all samples."""
     generator = torch.Generator().manual_seed(SEED)
     z_a, z_b = (torch.randn(batch, dim, generator=generator) for _ in VIEWS)
-    if kind == "aligned":
-        return [z_a, z_a + 0.03 * z_b]
     if kind == "collapsed":
         centre = torch.randn(dim, generator=generator)
         return [centre + 0.01 * view for view in (z_a, z_b)]
-    return [z_a, z_b]
+    deviations = torch.tensor(DEVIATIONS)[torch.arange(dim) % len(DEVIATIONS)]
+    return [deviations * view for view in (z_a, z_a + 0.03 * z_b if kind == "aligned" else z_b)]
 
 
 def _digits(batch: int, dim: int) -> tuple[Tensor, Tensor]:
