@@ -77,14 +77,13 @@ def reference_cost(problem: Problem) -> Cost:
 def gram(hp: BarlowTwins, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
     """Sum of all squared correlations as ``<A A^T, B B^T> / N^2``: N x N instead of D x D."""
     a, b = _standardised(hp, z_a, z_b)
-    return _without_product(hp, a, b, gram_norm(a, b))
+    return _terms(hp, len(a), *gram_norm(a, b))
 
 
 @cost_model("barlow_twins", "gram")
 def gram_cost(problem: Problem) -> Cost:
     """Two symmetric Grams over D features, and one product with each."""
-    elements = problem.batch * problem.dim
-    peak = max(6 * elements, 4 * elements + 3 * problem.batch**2)
+    peak = 4 * problem.batch * problem.dim + 3 * problem.batch**2
     return Cost(*gram_norm_macs(problem, operands=2), _entries(problem), peak)
 
 
@@ -95,7 +94,7 @@ def chunked(
     """The Grams, or C where N > D, a tile at a time, with the gradient in the same sweep."""
     side = _side(workspace_bytes, z_a.device.type, z_a.element_size())
     a, b = _standardised(hp, z_a, z_b)
-    return _without_product(hp, a, b, swept_norm(side, a, b))
+    return _terms(hp, len(a), *swept_norm(side, a, b))
 
 
 @cost_model("barlow_twins", "chunked")
@@ -105,7 +104,7 @@ def chunked_cost(problem: Problem, workspace_bytes: int | None = None) -> Cost:
     macs = swept_norm_macs(problem, 2, side)
     elements = problem.batch * problem.dim
     tile = min(side, problem.batch, problem.dim) ** 2
-    peak = max(7 * elements, 4 * elements + TILE_ARRAYS * tile)
+    peak = max(6 * elements, 4 * elements + TILE_ARRAYS * tile)
     return Cost(*macs, _entries(problem), peak, gradient_in_forward=True)
 
 
@@ -121,11 +120,10 @@ def _standardised(hp: BarlowTwins, *views: Tensor) -> list[Tensor]:
     return [functional.batch_norm(z, None, None, training=True, eps=hp.eps) for z in views]
 
 
-def _without_product(hp: BarlowTwins, a: Tensor, b: Tensor, squares: Tensor) -> dict[str, Tensor]:
-    """The terms from ``||A^T B||^2``: the diagonal of C takes O(ND)."""
-    diagonal = (a * b).mean(dim=0)
-    off_diagonal = squares / len(a) ** 2 - diagonal.square().sum()
+def _terms(hp: BarlowTwins, batch: int, norm: Tensor, diagonal: Tensor) -> dict[str, Tensor]:
+    """The terms from ``||A^T B||^2`` and the diagonal of ``A^T B``."""
+    correlations = diagonal / batch
     return {
-        "on_diagonal": (1 - diagonal).square().sum(),
-        "off_diagonal": hp.lambda_ * off_diagonal,
+        "on_diagonal": (1 - correlations).square().sum(),
+        "off_diagonal": hp.lambda_ * (norm / batch**2 - correlations.square().sum()),
     }

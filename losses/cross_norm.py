@@ -2,12 +2,13 @@
 
     ||A^T B||_F^2 = <A A^T, B B^T>_F
 
-so the sum of all squared feature correlations costs N^2 D instead of N D^2. The caller subtracts
-the diagonal, which may cancel: the products are computed in full precision, never in TF32.
+so the sum of all squared feature correlations costs N^2 D instead of N D^2. The diagonal comes with
+it, for N D. The caller subtracts its squares, which may cancel: the products are computed in full
+precision, never in TF32.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,21 +26,24 @@ TILE_ARRAYS = 3
 """Tile-sized arrays alive at once in a sweep."""
 
 
-def gram_norm(a: Tensor, b: Tensor | None = None) -> Tensor:
+def gram_norm(a: Tensor, b: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """``||a.T @ b||_F^2`` through two kept N x N Grams; through one where ``b`` is left out.
 
     Args:
         a: N x D.
         b: N x D, default ``a``.
+
+    Returns:
+        The norm, and the diagonal of ``a.T @ b``.
     """
     operands = (a,) if b is None else (a, b)
     if needs_gradient(*operands):
         return _GramNorm.apply(*operands)
-    return _inner(_grams(operands))
+    return _inner(_grams(operands)), _diagonal(operands)
 
 
-def swept_norm(side: int, a: Tensor, b: Tensor | None = None) -> Tensor:
-    """The same, tile by tile, with the gradient added up in the same sweep.
+def swept_norm(side: int, a: Tensor, b: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The same, tile by tile, with the gradient of the norm added up in the same sweep.
 
     The tiles are of the N x N Grams or of the D x D product, whichever has less work.
 
@@ -47,11 +51,14 @@ def swept_norm(side: int, a: Tensor, b: Tensor | None = None) -> Tensor:
         side: side of a tile.
         a: N x D.
         b: N x D, default ``a``.
+
+    Returns:
+        The norm, and the diagonal of ``a.T @ b``.
     """
     operands = (a,) if b is None else (a, b)
     if needs_gradient(*operands):
         return _SweptNorm.apply(side, *operands)
-    return _sweep(side, operands, None)
+    return _sweep(side, operands, None), _diagonal(operands)
 
 
 def gram_norm_macs(problem: Problem, operands: int) -> tuple[int, int]:
@@ -101,39 +108,57 @@ def _inner(grams: list[Tensor]) -> Tensor:
     return (grams[0] * grams[-1]).sum()
 
 
+def _diagonal(operands: tuple[Tensor, ...]) -> Tensor:
+    return (operands[0] * operands[-1]).sum(dim=0)
+
+
+def _add_of_diagonal(
+    gradients: Sequence[Tensor], operands: Sequence[Tensor], of_diagonal: Tensor
+) -> tuple[Tensor, ...]:
+    """Add d/da = b diag(slope), and twice that where b is a."""
+    slope = of_diagonal * (2 if len(operands) == 1 else 1)
+    for gradient, other in zip(gradients, reversed(operands), strict=True):
+        gradient.addcmul_(other, slope)
+    return tuple(gradients)
+
+
 class _GramNorm(Function):
     """d/da = 2 (b b^T) a, and twice that where b is a."""
 
     @staticmethod
-    def forward(ctx: Any, *operands: Tensor) -> Tensor:
+    def forward(ctx: Any, *operands: Tensor) -> tuple[Tensor, Tensor]:
         grams = _grams(operands)
         ctx.save_for_backward(*operands, *grams)
-        return _inner(grams)
+        return _inner(grams), _diagonal(operands)
 
     @staticmethod
     @first_order
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, of_norm: Tensor, of_diagonal: Tensor) -> tuple[Tensor, ...]:
         saved = ctx.saved_tensors  # read once: under checkpointing each read recomputes
         count = len(saved) // 2
         operands, grams = saved[:count], saved[count:]
-        scale = gradient * (2 if count == 2 else 4)
+        scale = of_norm * (2 if count == 2 else 4)
         others = reversed(grams)
         with _full_precision():
-            return tuple((k * scale) @ z for k, z in zip(others, operands, strict=True))
+            gradients = [(k * scale) @ z for k, z in zip(others, operands, strict=True)]
+        return _add_of_diagonal(gradients, operands, of_diagonal)
 
 
 class _SweptNorm(Function):
     @staticmethod
-    def forward(ctx: Any, side: int, *operands: Tensor) -> Tensor:
+    def forward(ctx: Any, side: int, *operands: Tensor) -> tuple[Tensor, Tensor]:
         gradients = tuple(torch.zeros_like(z) for z in operands)
-        value = _sweep(side, operands, gradients)
-        ctx.save_for_backward(*gradients)
-        return value
+        norm = _sweep(side, operands, gradients)
+        ctx.save_for_backward(*operands, *gradients)
+        return norm, _diagonal(operands)
 
     @staticmethod
     @first_order
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *(kept * gradient for kept in ctx.saved_tensors)
+    def backward(ctx: Any, of_norm: Tensor, of_diagonal: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        operands, kept = saved[: len(saved) // 2], saved[len(saved) // 2 :]
+        gradients = [gradient * of_norm for gradient in kept]
+        return None, *_add_of_diagonal(gradients, operands, of_diagonal)
 
 
 def _sweep(side: int, operands: tuple[Tensor, ...], out: tuple[Tensor, ...] | None) -> Tensor:

@@ -65,7 +65,7 @@ def reference_cost(problem: Problem) -> Cost:
     """One D x D product over N samples for each view, and two gradients for each product."""
     products = problem.views * problem.batch * problem.dim**2
     elements = problem.batch * problem.dim
-    peak = max(8 * elements, 4 * elements + 5 * problem.dim**2)
+    peak = max(7 * elements, 4 * elements + 5 * problem.dim**2)
     return Cost(products, 2 * products, _entries(problem), peak)
 
 
@@ -80,7 +80,7 @@ def gram_cost(problem: Problem) -> Cost:
     """One symmetric Gram over D features for each view, and one product with each."""
     forward, backward = gram_norm_macs(problem, operands=1)
     elements = problem.batch * problem.dim
-    peak = max(8 * elements, 4 * elements + 3 * problem.batch**2)
+    peak = 5 * elements + 3 * problem.batch**2
     return Cost(problem.views * forward, problem.views * backward, _entries(problem), peak)
 
 
@@ -100,7 +100,7 @@ def chunked_cost(problem: Problem, workspace_bytes: int | None = None) -> Cost:
     forward, backward = (problem.views * n for n in swept_norm_macs(problem, 1, side))
     elements = problem.batch * problem.dim
     tile = min(side, problem.batch, problem.dim) ** 2
-    peak = max(8 * elements, 6 * elements + TILE_ARRAYS * tile)
+    peak = max(7 * elements, 4 * elements + TILE_ARRAYS * tile)
     return Cost(forward, backward, _entries(problem), peak, gradient_in_forward=True)
 
 
@@ -131,7 +131,11 @@ def _moments(centred: Tensor) -> tuple[Tensor, Tensor]:
     return centred.var(dim=0), off_diagonal(covariance).square().sum()
 
 
-def _moments_by_norm(norm: Callable[[Tensor], Tensor], centred: Tensor) -> tuple[Tensor, Tensor]:
-    """The same from ``||X^T X||^2``: the diagonal takes O(ND)."""
-    variance = centred.square().sum(dim=0) / (len(centred) - 1)  # 20x faster than var on a CPU
-    return variance, norm(centred) / (len(centred) - 1) ** 2 - variance.square().sum()
+def _moments_by_norm(
+    norm: Callable[[Tensor], tuple[Tensor, Tensor]], centred: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same from ``||X^T X||^2`` and the diagonal."""
+    degrees = len(centred) - 1
+    squares, diagonal = norm(centred)
+    variance = diagonal / degrees
+    return variance, squares / degrees**2 - variance.square().sum()
