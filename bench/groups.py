@@ -16,6 +16,10 @@ TARGET_S = 24.0
 """Time for the rounds of a group; one whose rounds are long is compared in one process.
 
 Five processes: the interval over three has to be nearly three times as long as theirs spread."""
+QUICK = 0.1
+"""Cases that take up to this share of a round are quick: they have further rounds ..."""
+QUICK_S = 10.0
+"""... for this long, so that a slow case does not leave the others unresolved."""
 MIN_ROUNDS, MAX_ROUNDS = 2, 20
 
 
@@ -28,11 +32,24 @@ def group(cases: Sequence[Case]) -> list[list[Case]]:
     return list(groups.values())
 
 
-def plan(round_s: float) -> tuple[int, int]:
-    """Processes, and rounds in each (even), for a group whose round takes ``round_s``."""
+def plan(visits_s: Sequence[float]) -> tuple[int, list[int]]:
+    """Processes, and rounds of each case in each of them (even), of a group.
+
+    Args:
+        visits_s: how long a visit of each case takes.
+    """
+    round_s = sum(visits_s)
     processes = PROCESSES if PROCESSES * MIN_ROUNDS * round_s <= TARGET_S else 1
-    rounds = int(TARGET_S / (processes * round_s)) // 2 * 2
-    return processes, max(MIN_ROUNDS, min(MAX_ROUNDS, rounds))
+    rounds = _rounds(TARGET_S, processes * round_s)
+    quick_s = sum(visit for visit in visits_s if visit <= QUICK * round_s)
+    further = _rounds(rounds * processes * quick_s + QUICK_S, processes * quick_s)
+    return processes, [further if visit <= QUICK * round_s else rounds for visit in visits_s]
+
+
+def _rounds(seconds: float, round_s: float) -> int:
+    """How many fit."""
+    fit = int(seconds / round_s) // 2 * 2 if round_s else MAX_ROUNDS
+    return max(MIN_ROUNDS, min(MAX_ROUNDS, fit))
 
 
 def compare(
@@ -52,10 +69,11 @@ def compare(
     right = [i for i, record in enumerate(records) if record["status"] == "ok"]
     if not right:
         return
-    duration = {i: max(records[i]["call_ms"], VISIT_MS) / 1e3 for i in right}
-    quickest = min(right, key=duration.__getitem__)
-    timed = [cases[i] for i in [*right, quickest]]
-    processes, rounds = plan(sum(duration.values()) + duration[quickest])
+    visit_s = {i: max(records[i]["call_ms"], VISIT_MS) / 1e3 for i in right}
+    quickest = min(right, key=visit_s.__getitem__)
+    order = [*right, quickest]
+    timed = [cases[i] for i in order]
+    processes, rounds = plan([visit_s[i] for i in order])
     found = []
     for number in range(processes):
         if number:

@@ -61,13 +61,13 @@ def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, 
 
 
 def compare(
-    cases: Sequence[Case], rounds: int, scales: Sequence[float] | None = None
+    cases: Sequence[Case], rounds: Sequence[int], scales: Sequence[float] | None = None
 ) -> dict[str, Any]:
     """Time cases in turn, in this process.
 
     Args:
         cases: what to time.
-        rounds: how often each is visited.
+        rounds: how often each is visited; even.
         scales: factors by which outputs differ from ours; their last outputs are then checked.
 
     Returns:

@@ -102,7 +102,7 @@ def sessions(case: Case, slowdown: float) -> dict[str, Any]:
     calls: Sequence[Call] = (call, call, call, _slowed(call, slowdown))
     for warm_up in calls:
         warm_up()
-    measured = (interleave(calls, ROUNDS, case.device)[0] for _ in range(SESSIONS))
+    measured = (interleave(calls, [ROUNDS] * len(calls), case.device)[0] for _ in range(SESSIONS))
     return {"sessions": [dict(zip(CALLS, samples, strict=True)) for samples in measured]}
 
 

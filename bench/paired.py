@@ -18,13 +18,13 @@ On two busy threads, visits of 60 ms spread by 5% from round to round where 10 m
 
 
 def interleave(
-    calls: Sequence[Call], rounds: int, device: str
+    calls: Sequence[Call], rounds: Sequence[int], device: str
 ) -> tuple[list[list[float]], list[tuple[Tensor, ...]]]:
     """Time calls in turn, to and fro (A B C, C B A, ...), so that drift hits all alike.
 
     Args:
         calls: what is compared, warmed up.
-        rounds: how often each is visited; even.
+        rounds: how often each is visited, from the first round on; even.
         device: "cpu" or "cuda".
 
     Returns:
@@ -35,12 +35,12 @@ def interleave(
     samples: list[list[float]] = [[] for _ in calls]
     outputs: list[tuple[Tensor, ...]] = [() for _ in calls]
     with no_garbage_collection():
-        for number in range(rounds):
-            order = range(len(calls)) if number % 2 == 0 else reversed(range(len(calls)))
-            for index in order:
+        for number in range(max(rounds)):
+            order = [index for index in range(len(calls)) if number < rounds[index]]
+            for index in order if number % 2 == 0 else reversed(order):
                 elapsed, output = _visit(timer, calls[index])
                 samples[index].append(elapsed)
-                outputs[index] = output if number == rounds - 1 else ()
+                outputs[index] = output if number == rounds[index] - 1 else ()
                 del output  # so that the next call finds as much memory
     return samples, outputs
 

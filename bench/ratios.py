@@ -13,7 +13,7 @@ SAME = 0.05
 """Two calls whose whole interval is within 5% are the same."""
 
 Samples = Sequence[Sequence[float]]
-"""Milliseconds: one list for each process, one entry for each round."""
+"""Milliseconds: one list for each process, one entry for each round, from the first on."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,13 @@ def ratio(contender: Samples, baseline: Samples) -> Ratio:
 
     The bootstrap draws processes, and rounds within each: what one process has in common (where its
     memory lies) widens the interval as it should. Of few draws a bootstrap interval is too short:
-    it is widened about the mean as Student's t widens a normal one.
+    it is widened about the mean as Student's t widens a normal one. Rounds that one of the two was
+    not visited in do not count.
     """
-    logs = [np.log(np.asarray(a) / np.asarray(b)) for a, b in zip(contender, baseline, strict=True)]
+    logs = [
+        np.array([np.log(a / b) for a, b in zip(*process, strict=False)])
+        for process in zip(contender, baseline, strict=True)
+    ]
     generator = np.random.default_rng(0)
     means = np.empty((RESAMPLES, len(logs)))
     for process, pairs in enumerate(logs):

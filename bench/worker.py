@@ -52,7 +52,7 @@ class Worker:
     def compare(
         self,
         cases: Sequence[Case],
-        rounds: int,
+        rounds: Sequence[int],
         timeout_s: float,
         scales: Sequence[float] | None = None,
     ) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _evaluate(case: Case, how: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _compare(
-    cases: Sequence[Case], rounds: int, scales: Sequence[float] | None
+    cases: Sequence[Case], rounds: Sequence[int], scales: Sequence[float] | None
 ) -> Iterator[dict[str, Any]]:
     """Samples of cases that are visited in turn."""
     from bench.measure import compare

@@ -16,7 +16,7 @@ PREFERENCE = ("gram", "reference", "chunked")
 """... and of equals the one that makes the least calls and passes is taken ..."""
 ROOMY = 4
 """... unless it holds this many times the least memory: such matrices do not stay in a cache."""
-FEW_MACS = 3 * 10**7
+FEW_MACS = 6 * 10**7
 """Below this, calls outlast arithmetic on a CPU: compiled code, which makes few, wins ..."""
 COMPILED_WORK = 1.5
 """... unless it has this many times the work of the best implementation."""

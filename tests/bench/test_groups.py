@@ -10,7 +10,7 @@ from test_sweep import Quiet
 from bench import groups
 from bench import sweep as sweep_module
 from bench.case import Case
-from bench.groups import MAX_ROUNDS, MIN_ROUNDS, PROCESSES, TARGET_S, group, plan
+from bench.groups import MAX_ROUNDS, MIN_ROUNDS, PROCESSES, QUICK_S, TARGET_S, group, plan
 from bench.ratios import FLOOR
 from bench.runfile import read
 from bench.sweep import Limits, open_run, sweep
@@ -49,18 +49,30 @@ def test_groups_come_in_the_order_of_their_first_case():
     assert group(mixed) == [late, COMPARABLE]
 
 
-@pytest.mark.parametrize("round_s", np.geomspace(1e-4, 1e3, 15).tolist())
-def test_rounds_are_even_and_end_in_time(round_s):
-    processes, rounds = plan(round_s)
+@pytest.mark.parametrize("others", [[], [0.06] * 8, [0.06] * 30, [1.0, 0.06], [40.0, 2.0, 0.5]])
+@pytest.mark.parametrize("visit_s", np.geomspace(1e-4, 1e3, 15).tolist())
+def test_rounds_are_even_and_end_in_time(visit_s, others):
+    visits = [visit_s, *others]
+    processes, rounds = plan(visits)
     assert processes in (1, PROCESSES)
-    assert rounds % 2 == 0
-    assert MIN_ROUNDS <= rounds <= MAX_ROUNDS
-    assert rounds == MIN_ROUNDS or processes * rounds * round_s <= TARGET_S
+    assert all(number % 2 == 0 for number in rounds)
+    assert MIN_ROUNDS <= min(rounds) <= max(rounds) <= MAX_ROUNDS
+    spent = processes * sum(map(float.__mul__, visits, map(float, rounds)))
+    assert set(rounds) == {MIN_ROUNDS} or spent <= max(
+        TARGET_S + QUICK_S, MIN_ROUNDS * sum(visits) + QUICK_S
+    )
 
 
 def test_long_rounds_are_compared_in_one_process():
-    assert plan(0.001) == (PROCESSES, MAX_ROUNDS)
-    assert plan(TARGET_S) == (1, MIN_ROUNDS)
+    assert plan([0.001, 0.001]) == (PROCESSES, [MAX_ROUNDS] * 2)
+    assert plan([TARGET_S, TARGET_S]) == (1, [MIN_ROUNDS] * 2)
+
+
+def test_a_slow_case_leaves_further_rounds_to_the_quick_ones():
+    processes, (slow, middling, *quick) = plan([9.0, 3.0, 0.3, 0.3])
+    assert processes == 1
+    assert slow == middling == MIN_ROUNDS
+    assert set(quick) == {18}  # 2, and as many as fit in 10 s
 
 
 class FakeWorker:
@@ -83,7 +95,7 @@ class FakeWorker:
     def compare(self, cases, rounds, timeout_s, scales=None):
         self.comparisons.append([case.label for case in cases])
         checks = [{"status": "ok", "reason": ""} for _ in scales or ()]
-        samples = [[float(len(case.loss))] * rounds for case in cases]
+        samples = [[float(len(c.loss))] * n for c, n in zip(cases, rounds, strict=True)]
         return {"samples_ms": samples, "checks": checks}
 
     def stop(self):
@@ -199,7 +211,7 @@ def test_a_comparison_that_fails_says_so_and_is_tried_again(tmp_path, monkeypatc
         working(self, cases, rounds, timeout_s)
         second = len(self.comparisons) == 2
         failure = {"status": "oom", "reason": "killed by the system"}
-        return failure if second else {"samples_ms": [[1.0] * rounds for _ in cases]}
+        return failure if second else {"samples_ms": [[1.0] * number for number in rounds]}
 
     with monkeypatch.context() as patch:
         patch.setattr(FakeWorker, "compare", fail)

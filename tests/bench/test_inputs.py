@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import losses
 from bench.case import Case
 from bench.inputs import file_facts, identity, make_views
 
@@ -22,6 +23,17 @@ def test_random_inputs_repeat_and_views_differ():
     assert not torch.equal(*first)
     assert abs(first[0].mean()) < 0.1
     assert abs(first[0].std() - 1) < 0.1
+
+
+@pytest.mark.parametrize("kind", ["random", "aligned", "collapsed"])
+@pytest.mark.parametrize(("batch", "dim"), [(256, 8192), (8192, 512)])
+def test_no_feature_lies_where_the_gradient_of_vicreg_jumps(kind, batch, dim):
+    """At a deviation of 1; where rounding decides, a right gradient can seem wrong."""
+    for view in make_views(Case("vicreg", batch=batch, dim=dim, inputs=kind)):
+        deviation = (view.double().var(dim=0) + losses.spec("vicreg").configure().eps).sqrt()
+        assert (deviation - 1).abs().min() > 1e-3
+        if kind != "collapsed":  # and both sides are tested
+            assert deviation.min() < 1 < deviation.max()
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])

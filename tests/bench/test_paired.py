@@ -122,6 +122,12 @@ def test_the_interval_of_few_rounds_covers_the_truth_as_often_as_it_says():
         assert hits >= 0.88 * 400, shape  # of two rounds, a bootstrap knows no more
 
 
+def test_only_rounds_of_both_count():
+    many, few = [[2.0, 2.0, 9.0, 9.0]], [[1.0, 1.0]]
+    assert ratio(many, few) == ratio([[2.0, 2.0]], few)
+    assert ratio(few, many).value == pytest.approx(0.5)
+
+
 def test_noise_never_falls_below_its_floor_and_is_that_of_either_order():
     same = [[1.0] * ROUNDS] * PROCESSES
     assert noise(same, same) == FLOOR
@@ -162,19 +168,27 @@ def make_call(name, *milliseconds):
 
 def test_calls_are_visited_to_and_fro(log):
     calls = [make_call("A", 100.0), make_call("B", 200.0), make_call("C", 300.0)]
-    samples, outputs = interleave(calls, rounds=4, device="cpu")
+    samples, outputs = interleave(calls, [4, 4, 4], "cpu")
     assert "".join(log) == "ABCCBA" * 2
     assert samples == [[100.0] * 4, [200.0] * 4, [300.0] * 4]
     assert [output[0].item() for output in outputs] == [100.0, 200.0, 300.0]
 
 
+def test_calls_with_fewer_rounds_are_in_the_first(log):
+    calls = [make_call("A", 100.0), make_call("B", 200.0), make_call("C", 300.0)]
+    samples, outputs = interleave(calls, [4, 2, 4], "cpu")
+    assert "".join(log) == "ABCCBA" + "ACCA"
+    assert samples == [[100.0] * 4, [200.0] * 2, [300.0] * 4]
+    assert [output[0].item() for output in outputs] == [100.0, 200.0, 300.0]
+
+
 def test_a_sample_is_the_median_of_a_visit(log):
     usual = VISIT_MS / 4
-    samples, _ = interleave([make_call("A", usual, 900.0, 900.0, usual)], rounds=2, device="cpu")
+    samples, _ = interleave([make_call("A", usual, 900.0, 900.0, usual)], [2], "cpu")
     assert samples == [[usual, usual]]
     assert len(log) == 2 * (1 + 4)
 
 
 def test_a_visit_of_the_shortest_calls_ends(log):
-    interleave([make_call("A", 0.0)], rounds=2, device="cpu")
+    interleave([make_call("A", 0.0)], [2], "cpu")
     assert len(log) == 2 * (1 + VISIT_CALLS)
