@@ -234,17 +234,25 @@ class _Auto:
     ) -> dict[str, Tensor]:
         """The weighted terms of the loss."""
         first = views[0]
-        kind = first.device.type
         batch, dim = (int(length) for length in first.shape)  # tensors while it is traced
-        problem = Problem(batch, dim, len(views), first.element_size(), kind)
+        seen = (batch, dim, len(views), first.element_size(), first.device)
         pass_ = "step" if needs_gradient(*views) else "forward"
-        name = _decide(self._loss, problem, pass_, first.device, memory_bytes)
-        return spec(self._loss).implementations[name](hyperparameters, *views)
+        return _decide(self._loss, *seen, pass_, memory_bytes)(hyperparameters, *views)
 
 
 @cache
 def _decide(
-    loss: str, problem: Problem, pass_: str, device: torch.device, memory_bytes: int | None
-) -> str:
+    loss: str,
+    batch: int,
+    dim: int,
+    views: int,
+    element_bytes: int,
+    device: torch.device,
+    pass_: str,
+    memory_bytes: int | None,
+) -> Compute:
+    """What ``auto`` runs; small batches would notice the time that deciding takes."""
+    problem = Problem(batch, dim, views, element_bytes, device.type)
     memory_bytes = auto.free_bytes(device) if memory_bytes is None else memory_bytes
-    return _choose(spec(loss), problem, pass_, memory_bytes).implementation
+    chosen = _choose(spec(loss), problem, pass_, memory_bytes)
+    return spec(loss).implementations[chosen.implementation]
