@@ -12,13 +12,13 @@ from bench.timing import summarise
 from bench.worker import Worker
 
 PROCESSES = 5
-TARGET_S = 24.0
+TARGET_S = 16.0
 """Time for the rounds of a group; one whose rounds are long is compared in one process.
 
 Five processes: the interval over three has to be nearly three times as long as theirs spread."""
 QUICK = 0.1
 """Cases that take up to this share of a round are quick: they have further rounds ..."""
-QUICK_S = 10.0
+QUICK_S = 6.0
 """... for this long, so that a slow case does not leave the others unresolved."""
 MIN_ROUNDS, MAX_ROUNDS = 2, 20
 
