@@ -12,10 +12,9 @@ from bench.timing import summarise
 from bench.worker import Worker
 
 PROCESSES = 5
+"""The interval over three has to be nearly three times as long as theirs spread."""
 TARGET_S = 16.0
-"""Time for the rounds of a group; one whose rounds are long is compared in one process.
-
-Five processes: the interval over three has to be nearly three times as long as theirs spread."""
+"""Time for the rounds of a group; one whose rounds are long is compared in one process."""
 QUICK = 0.1
 """Cases that take up to this share of a round are quick: they have further rounds ..."""
 QUICK_S = 6.0

@@ -53,7 +53,7 @@ def ratio(contender: Samples, baseline: Samples) -> Ratio:
     not visited in do not count.
     """
     logs = [
-        np.array([np.log(a / b) for a, b in zip(*process, strict=False)])
+        np.log([a / b for a, b in zip(*process, strict=False)])
         for process in zip(contender, baseline, strict=True)
     ]
     generator = np.random.default_rng(0)
