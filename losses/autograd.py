@@ -31,7 +31,7 @@ def first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(ctx: Any, *gradients: Tensor) -> Any:
         if torch.is_grad_enabled():  # create_graph=True
             raise NotImplementedError(
-                "gram and chunked implementations have no second derivative; "
+                "gram, chunked and triton implementations have no second derivative; "
                 "use implementation='reference'"
             )
         with no_autocast(gradients[0].device.type):

@@ -8,7 +8,9 @@ The official code standardises with batch norm (biased variance, eps 1e-5); the 
 uses the unbiased deviation, which differs by (N - 1) / N. We follow the code.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 from torch.nn import functional
@@ -19,6 +21,9 @@ from losses.matrix import off_diagonal
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive, require_weight
 from losses.tiles import workspace_side
+
+Norm = Callable[..., tuple[Tensor, Tensor]]
+"""``norm(a, b)`` -> ``||a.T @ b||_F^2`` and the diagonal of ``a.T @ b``."""
 
 
 def official_bytes(job: Exchange) -> int:
@@ -76,8 +81,7 @@ def reference_cost(problem: Problem) -> Cost:
 @implementation("barlow_twins", "gram")
 def gram(hp: BarlowTwins, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
     """Sum of all squared correlations as ``<A A^T, B B^T> / N^2``: N x N instead of D x D."""
-    a, b = _standardised(hp, z_a, z_b)
-    return _terms(hp, len(a), *gram_norm(a, b))
+    return terms_by_norm(hp, z_a, z_b, gram_norm)
 
 
 @cost_model("barlow_twins", "gram")
@@ -93,8 +97,7 @@ def chunked(
 ) -> dict[str, Tensor]:
     """The Grams, or C where N > D, a tile at a time, with the gradient in the same sweep."""
     side = _side(workspace_bytes, z_a.device.type, z_a.element_size())
-    a, b = _standardised(hp, z_a, z_b)
-    return _terms(hp, len(a), *swept_norm(side, a, b))
+    return terms_by_norm(hp, z_a, z_b, partial(swept_norm, side))
 
 
 @cost_model("barlow_twins", "chunked")
@@ -120,10 +123,12 @@ def _standardised(hp: BarlowTwins, *views: Tensor) -> list[Tensor]:
     return [functional.batch_norm(z, None, None, training=True, eps=hp.eps) for z in views]
 
 
-def _terms(hp: BarlowTwins, batch: int, norm: Tensor, diagonal: Tensor) -> dict[str, Tensor]:
+def terms_by_norm(hp: BarlowTwins, z_a: Tensor, z_b: Tensor, norm: Norm) -> dict[str, Tensor]:
     """The terms from ``||A^T B||^2`` and the diagonal of ``A^T B``."""
+    batch = len(z_a)
+    squares, diagonal = norm(*_standardised(hp, z_a, z_b))
     correlations = diagonal / batch
     return {
         "on_diagonal": (1 - correlations).square().sum(),
-        "off_diagonal": hp.lambda_ * (norm / batch**2 - correlations.square().sum()),
+        "off_diagonal": hp.lambda_ * (squares / batch**2 - correlations.square().sum()),
     }

@@ -48,6 +48,8 @@ class Cost:
         peak_elements: elements that a step holds at most beyond its inputs, to about a third:
             enough to tell what fits.
         gradient_in_forward: the gradient is computed by the forward pass, if one is asked for.
+        recomputed_macs: of a step, those done a second time to save memory, not counted above.
+        padding_macs: of a step, those on what fills up tiles, not counted above.
     """
 
     forward_macs: int
@@ -55,6 +57,8 @@ class Cost:
     off_diagonal_entries: int
     peak_elements: int
     gradient_in_forward: bool = False
+    recomputed_macs: int = 0
+    padding_macs: int = 0
 
     def macs(self, pass_: str) -> int:
         """Multiply-adds of one of ``PASSES``."""

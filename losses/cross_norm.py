@@ -82,25 +82,25 @@ _COUNTS = (gram_entries, mirrored_entries)
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
-    """fp32 products in fp32, whatever the user set, which is a setting of the whole process."""
+def fp32_products(precision: str) -> Iterator[None]:
+    """fp32 products in "ieee" fp32 or in "tf32", whatever the user set for the whole process."""
     settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
     chosen = [setting.fp32_precision for setting in settings]
-    if all(precision in EXACT for precision in chosen):
+    if precision == "ieee" and all(setting in EXACT for setting in chosen):
         yield
         return
     for setting in settings:
-        setting.fp32_precision = "ieee"
+        setting.fp32_precision = precision
     try:
         yield
     finally:
-        for setting, precision in zip(settings, chosen, strict=True):
-            setting.fp32_precision = precision
+        for setting, before in zip(settings, chosen, strict=True):
+            setting.fp32_precision = before
 
 
 def _grams(operands: tuple[Tensor, ...]) -> list[Tensor]:
     batch = len(operands[0])
-    with _full_precision():
+    with fp32_products("ieee"):
         return [symmetric_gram(z, batch, GRAM_SIDE) for z in operands]
 
 
@@ -139,7 +139,7 @@ class _GramNorm(Function):
         operands, grams = saved[:count], saved[count:]
         scale = of_norm * (2 if count == 2 else 4)
         others = reversed(grams)
-        with _full_precision():
+        with fp32_products("ieee"):
             gradients = [(k * scale) @ z for k, z in zip(others, operands, strict=True)]
         return _add_of_diagonal(gradients, operands, of_diagonal)
 
@@ -164,7 +164,7 @@ class _SweptNorm(Function):
 def _sweep(side: int, operands: tuple[Tensor, ...], out: tuple[Tensor, ...] | None) -> Tensor:
     """The norm; its gradients are added to ``out``."""
     batch, dim = operands[0].shape
-    with _full_precision():
+    with fp32_products("ieee"):
         if batch <= dim:
             return _sweep_samples(side, operands, out)
         if len(operands) == 1:  # features take the place of samples

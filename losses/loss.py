@@ -12,8 +12,8 @@ from losses.autograd import no_autocast
 class Loss(nn.Module):
     """A self-supervised loss of two (for some losses, more) views.
 
-    Embeddings of 16 bits are computed in fp32; autocast is switched off inside, because a
-    correlation rounded to 16 bits loses the positives.
+    Embeddings of 16 bits are computed in fp32, but for fused kernels, which take them as they are;
+    autocast is switched off inside, because a correlation rounded to 16 bits loses the positives.
     """
 
     def __init__(
@@ -23,6 +23,7 @@ class Loss(nn.Module):
         compute: Callable[..., dict[str, Tensor]],
         hyperparameters: Any,
         many_views: bool,
+        widen: bool,
     ) -> None:
         super().__init__()
         self.name = name
@@ -30,6 +31,7 @@ class Loss(nn.Module):
         self.hyperparameters = hyperparameters
         self._compute = compute
         self._many_views = many_views
+        self._widen = widen
 
     def forward(self, *views: Tensor) -> Tensor:
         """Value of the loss.
@@ -49,8 +51,9 @@ class Loss(nn.Module):
         """Weighted parts of the loss, by name; they add up to ``forward(*views)``."""
         self._validate(views)
         with no_autocast(views[0].device.type):
-            wide = [view.to(torch.promote_types(view.dtype, torch.float32)) for view in views]
-            return self._compute(self.hyperparameters, *wide)
+            if self._widen:
+                views = tuple(v.to(torch.promote_types(v.dtype, torch.float32)) for v in views)
+            return self._compute(self.hyperparameters, *views)
 
     def extra_repr(self) -> str:
         """Shown by ``print(loss)``."""

@@ -51,6 +51,8 @@ class LossSpec:
         many_views: more than two views are accepted.
         implementations: name -> function that computes the weighted terms.
         cost_models: name of implementation -> its counts.
+        fused: names of implementations by fused kernels: they take embeddings of 16 bits as they
+            are, and run on some devices only.
     """
 
     name: str
@@ -64,6 +66,7 @@ class LossSpec:
     many_views: bool = False
     implementations: dict[str, Compute] = field(default_factory=dict, repr=False)
     cost_models: dict[str, CostModel] = field(default_factory=dict, repr=False)
+    fused: set[str] = field(default_factory=set, repr=False)
 
     def cost(self, implementation: str, problem: Problem, **options: Any) -> Cost:
         """Exact counts of one evaluation of ``implementation``.
@@ -115,10 +118,18 @@ def register(name: str, **facts: Any) -> Callable[[Hyperparameters], Hyperparame
     return decorate
 
 
-def implementation(loss: str, name: str) -> Callable[[Function], Function]:
-    """Decorator: register a ``Compute`` function as implementation ``name`` of ``loss``."""
+def implementation(loss: str, name: str, fused: bool = False) -> Callable[[Function], Function]:
+    """Decorator: register a ``Compute`` function as implementation ``name`` of ``loss``.
+
+    Args:
+        loss: name of the loss.
+        name: name of the implementation.
+        fused: see ``LossSpec.fused``; the others get embeddings of 16 bits in fp32.
+    """
 
     def decorate(function: Function) -> Function:
+        if fused:
+            _SPECS[loss].fused.add(name)
         if name == "reference":
             _enter(_SPECS[loss].implementations, "compiled", Compiled(function))
         return _enter(_SPECS[loss].implementations, name, function)
@@ -181,6 +192,7 @@ def create(name: str, implementation: str = "reference", **settings: Any) -> Los
         compute=partial(compute, **options) if options else compute,
         hyperparameters=chosen.configure(**settings),
         many_views=chosen.many_views,
+        widen=implementation not in chosen.fused,
     )
 
 
@@ -218,7 +230,8 @@ def explain(
 
 
 def _choose(spec: LossSpec, problem: Problem, pass_: str, memory_bytes: int) -> auto.Choice:
-    names = (name for name in spec.cost_models if name != "compiled" or auto.can_compile())
+    unfit = {*spec.fused, *(() if auto.can_compile() else ("compiled",))}
+    names = (name for name in spec.cost_models if name not in unfit)
     costs = {name: spec.cost(name, problem) for name in names}
     return auto.choose(costs, problem, pass_, memory_bytes)
 

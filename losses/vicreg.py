@@ -22,6 +22,9 @@ from losses.registry import cost_model, implementation, register
 from losses.require import require_positive, require_weight
 from losses.tiles import workspace_side
 
+Norm = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""``norm(x)`` -> ``||x.T @ x||_F^2`` and the diagonal of ``x.T @ x``."""
+
 
 @register(
     "vicreg",
@@ -72,7 +75,7 @@ def reference_cost(problem: Problem) -> Cost:
 @implementation("vicreg", "gram")
 def gram(hp: VICReg, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
     """Sum of all squared covariances as ``||X X^T||^2 / (N - 1)^2``: N x N instead of D x D."""
-    return _terms(hp, z_a, z_b, partial(_moments_by_norm, gram_norm))
+    return terms_by_norm(hp, z_a, z_b, gram_norm)
 
 
 @cost_model("vicreg", "gram")
@@ -90,7 +93,7 @@ def chunked(
 ) -> dict[str, Tensor]:
     """The Grams, or covariances where N > D, a tile at a time, with the gradient in the sweep."""
     side = _side(workspace_bytes, z_a.device.type, z_a.element_size())
-    return _terms(hp, z_a, z_b, partial(_moments_by_norm, partial(swept_norm, side)))
+    return terms_by_norm(hp, z_a, z_b, partial(swept_norm, side))
 
 
 @cost_model("vicreg", "chunked")
@@ -112,6 +115,11 @@ def _entries(problem: Problem) -> int:
     return problem.views * problem.dim * (problem.dim - 1)
 
 
+def terms_by_norm(hp: VICReg, z_a: Tensor, z_b: Tensor, norm: Norm) -> dict[str, Tensor]:
+    """The terms from ``||X^T X||^2`` and the diagonal of ``X^T X`` of each centred view X."""
+    return _terms(hp, z_a, z_b, partial(_moments_by_norm, norm))
+
+
 def _terms(
     hp: VICReg, z_a: Tensor, z_b: Tensor, moments: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> dict[str, Tensor]:
@@ -131,9 +139,7 @@ def _moments(centred: Tensor) -> tuple[Tensor, Tensor]:
     return centred.var(dim=0), off_diagonal(covariance).square().sum()
 
 
-def _moments_by_norm(
-    norm: Callable[[Tensor], tuple[Tensor, Tensor]], centred: Tensor
-) -> tuple[Tensor, Tensor]:
+def _moments_by_norm(norm: Norm, centred: Tensor) -> tuple[Tensor, Tensor]:
     """The same from ``||X^T X||^2`` and the diagonal."""
     degrees = len(centred) - 1
     squares, diagonal = norm(centred)

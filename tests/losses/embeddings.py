@@ -21,9 +21,10 @@ def eager(name: str) -> list[str]:
     """Implementations with code of their own.
 
     ``compiled`` takes seconds for each new shape and ``auto`` runs one of the others: both have
-    tests of their own.
+    tests of their own, and so have fused kernels.
     """
-    return [each for each in losses.spec(name).implementations if each not in ("auto", "compiled")]
+    spec = losses.spec(name)
+    return [n for n in spec.implementations if n not in ("auto", "compiled", *spec.fused)]
 
 
 def workspace(name: str, side: int, dtype: torch.dtype = torch.float32) -> int:

@@ -80,9 +80,29 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
     return functional.cross_entropy(logits, positives)
 
 
+def spectral_contrastive(z1: Tensor, z2: Tensor, mu: float = 1.0, per_mu: bool = False) -> Tensor:
+    """jhaochenz/spectral_contrastive_learning ``models/spectral.py``, which always divides by mu."""
+    mask1 = (torch.norm(z1, p=2, dim=1) < mu**0.5).to(z1).unsqueeze(1)
+    mask2 = (torch.norm(z2, p=2, dim=1) < mu**0.5).to(z2).unsqueeze(1)
+    z1 = mask1 * z1 + (1 - mask1) * functional.normalize(z1, dim=1) * mu**0.5
+    z2 = mask2 * z2 + (1 - mask2) * functional.normalize(z2, dim=1) * mu**0.5
+    loss_part1 = -2 * torch.mean(z1 * z2) * z1.shape[1]
+    square_term = torch.matmul(z1, z2.T) ** 2
+    different = torch.triu(square_term, diagonal=1) + torch.tril(square_term, diagonal=-1)
+    loss_part2 = torch.mean(different) * z1.shape[0] / (z1.shape[0] - 1)
+    return (loss_part1 + loss_part2) / (mu if per_mu else 1)
+
+
 def _off_diagonal(x: Tensor) -> Tensor:
     n = len(x)
     return x.flatten()[:-1].view(n - 1, n + 1)[:, 1:].flatten()
 
 
-ORACLES = {"barlow_twins": barlow_twins, "nt_xent": nt_xent, "smi": smi, "vicreg": vicreg}
+ORACLES = {
+    "barlow_twins": barlow_twins,
+    "nt_xent": nt_xent,
+    "smi": smi,
+    "spectral_contrastive": spectral_contrastive,
+    "vicreg": vicreg,
+}
+"""By the names of our losses."""

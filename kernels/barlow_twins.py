@@ -1,0 +1,24 @@
+"""Barlow Twins by fused kernels: the norm of its correlation matrix without D x D or N x N."""
+
+from functools import partial
+
+from torch import Tensor
+
+from kernels.cost import gram_cost
+from kernels.feature_norm import fused_norm, layouts
+from losses import Cost, Problem, cost_model, implementation
+from losses.barlow_twins import BarlowTwins, terms_by_norm
+
+
+@implementation("barlow_twins", "triton", fused=True)
+def fused(
+    hp: BarlowTwins, z_a: Tensor, z_b: Tensor, *, strategy: str | None = None
+) -> dict[str, Tensor]:
+    """Two Grams, or C where N > D, tile by tile; standardised features are rounded as views are."""
+    return terms_by_norm(hp, z_a.float(), z_b.float(), partial(fused_norm, z_a.dtype, strategy))
+
+
+@cost_model("barlow_twins", "triton")
+def cost(problem: Problem, strategy: str | None = None) -> Cost:
+    """Each pair of rows once, and once more for the gradient of either."""
+    return gram_cost("barlow_twins", problem, layouts(problem.batch, problem.dim, operands=2))

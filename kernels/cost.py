@@ -1,0 +1,42 @@
+"""What the fused kernels cost: the algorithm's multiply-adds, and apart from them what they waste."""
+
+from kernels import plan
+from kernels.plan import Layout
+from losses import Cost, Problem, spec
+
+SIDE = 4096
+"""Of the super-blocks of most configurations."""
+
+
+def gram_cost(loss: str, problem: Problem, grams: list[Layout], recompute: bool = False) -> Cost:
+    """Counts of the sweep over the Grams of a loss.
+
+    Args:
+        loss: its name.
+        problem: the batch.
+        grams: layouts of its Grams; all are alive at once.
+        recompute: the backward pass makes the tiles again.
+    """
+    forward = sum(gram.pairs for gram in grams) * problem.dim
+    tiles = sum(_tile_entries(gram) * gram.depth for gram in grams)
+    products = sum(2 * gram.rows**2 * gram.depth * gram.views**2 // 2 for gram in grams)
+    keeps = all(gram.keeps for gram in grams)
+    rows = sum(gram.views * gram.rows * gram.depth for gram in grams)
+    held = sum(min(gram.gram.down, gram.gram.down if keeps else SIDE) ** 2 for gram in grams)
+    return Cost(
+        forward_macs=forward,
+        backward_macs=2 * forward,
+        off_diagonal_entries=spec(loss).cost("reference", problem).off_diagonal_entries,
+        peak_elements=3 * rows + held,
+        gradient_in_forward=not keeps and not recompute,
+        recomputed_macs=tiles if recompute else 0,
+        padding_macs=tiles + products - 3 * forward,
+    )
+
+
+def _tile_entries(gram: Layout) -> int:
+    """Entries of the tiles of the Gram, or of its upper triangle."""
+    block = plan.ROW_MULTIPLE
+    side = gram.gram.down // block
+    tiles = side * (side + 1) // 2 if gram.gram.triangular else side**2
+    return tiles * block**2

@@ -1,0 +1,158 @@
+"""Squared Frobenius norm of a product of features, ``A^T B``, by sweeps over the smaller form.
+
+``||A^T B||^2 = <A A^T, B B^T>``: two N x N Grams where N <= D, or else the D x D product itself.
+The diagonal comes with it, of the rounded operands: what the caller subtracts cancels exactly.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels.engine import Epilogue, Gram, multiply, sum_pairs
+from kernels.maths import square
+from kernels.ops import on_device, register_macs, require_support
+from kernels.plan import Layout, layout
+from losses.autograd import first_order, needs_gradient
+
+WHOLE = Epilogue(entry=square, exclude=False)
+CROSS = Epilogue(kind="cross", exclude=False)
+
+
+def fused_norm(
+    narrow: torch.dtype, strategy: str | None, a: Tensor, b: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """``||a.T @ b||_F^2``, and the diagonal of ``a.T @ b``.
+
+    Args:
+        narrow: dtype of the operands of the products.
+        strategy: one of ``configs.STRATEGIES``; None for the fastest by the table.
+        a: N x D, fp32.
+        b: N x D, fp32; default ``a``.
+    """
+    require_support(a, strategy, "ieee")  # what is subtracted from the norm cancels: never TF32
+    operands = [a.contiguous()] if b is None else [a.contiguous(), b.contiguous()]
+    name = str(narrow).removeprefix("torch.")
+    norm, diagonal, *_ = feature_norm(operands, name, needs_gradient(*operands), strategy or "")
+    return norm, diagonal
+
+
+def layouts(batch: int, dim: int, operands: int) -> list[Layout]:
+    """Of the Grams that are swept."""
+    if batch <= dim:
+        return [layout(batch, dim, views=1)] * operands
+    return [layout(dim, batch, views=operands, both=operands == 2)]
+
+
+def _epilogue(shape: Sequence[int], operands: int) -> Epilogue:
+    return CROSS if operands == 2 and shape[0] <= shape[1] else WHOLE
+
+
+def _stack(operands: list[Tensor], narrow: torch.dtype, shape: Layout) -> Tensor:
+    """The operands, or their transposes, rounded and padded."""
+    batch, dim = operands[0].shape
+    z = operands[0].new_zeros(len(operands) * shape.rows, shape.depth, dtype=narrow)
+    for out, operand in zip(z.split(shape.rows), operands, strict=True):
+        turned = operand if batch <= dim else operand.T
+        out[: turned.shape[0], : turned.shape[1]] = turned
+    return z
+
+
+def _unstack(z: Tensor, operands: int, shape: Sequence[int]) -> list[Tensor]:
+    batch, dim = shape
+    parts = z.view(operands, -1, z.shape[1])
+    if batch <= dim:
+        return [part[:batch, :dim] for part in parts]
+    return [part[:dim, :batch].T for part in parts]
+
+
+@torch.library.custom_op("lossbench::feature_norm", mutates_args=())
+def feature_norm(
+    operands: list[Tensor], narrow: str, needs_grad: bool, strategy: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Norm and diagonal, and what the gradient needs: the rounded operands, and G or ``G z``."""
+    shape = operands[0].shape
+    grams = layouts(*shape, len(operands))
+    with on_device(operands[0]):
+        z = _stack(operands, getattr(torch, narrow), grams[0])
+        ones = z.new_ones(len(z), dtype=torch.float32)
+        gram = Gram(z, ones, grams[0], strategy)
+        norm, kept = sum_pairs(gram, _epilogue(shape, len(operands)), needs_grad)
+        rounded = _unstack(z, len(operands), shape)
+        diagonal = (rounded[0].float() * rounded[-1].float()).sum(dim=0)
+        return norm, diagonal, z, torch.stack(kept) if kept else ones.new_empty(0)
+
+
+@feature_norm.register_fake
+def _(
+    operands: list[Tensor], narrow: str, needs_grad: bool, strategy: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    shape, count = operands[0].shape, len(operands)
+    gram = layouts(*shape, count)[0]
+    dtype = getattr(torch, narrow)
+    z = operands[0].new_empty(count * gram.rows, gram.depth, dtype=dtype)
+    kept = operands[0].new_empty(0, dtype=torch.float32)
+    if needs_grad and gram.keeps:
+        g = torch.bfloat16 if dtype.itemsize == 2 else torch.float32
+        grams = 2 if _epilogue(shape, count) is CROSS else 1
+        kept = z.new_empty(grams, gram.gram.down, gram.gram.across, dtype=g)
+    elif needs_grad:
+        kept = z.new_empty(1, *z.shape, dtype=torch.float32)
+    fp32 = operands[0].new_empty(shape[1], dtype=torch.float32)
+    return fp32.new_empty(()), fp32, z, kept
+
+
+@torch.library.custom_op("lossbench::feature_norm_backward", mutates_args=())
+def feature_norm_backward(
+    z: Tensor, kept: Tensor, of_norm: Tensor, of_diagonal: Tensor, shape: list[int], count: int
+) -> list[Tensor]:
+    """Gradient of each operand, fp32."""
+    gram = layouts(*shape, count)[0]
+    with on_device(z):
+        product = kept[0]
+        if gram.keeps:
+            product = multiply(Gram(z, z.new_empty(0), gram), list(kept))
+        rounded = _unstack(z, count, shape)
+        slope = of_diagonal * (2 if count == 1 else 1)
+        return [
+            torch.addcmul(found * of_norm, other.float(), slope)
+            for found, other in zip(
+                _unstack(product, count, shape), reversed(rounded), strict=True
+            )
+        ]
+
+
+@feature_norm_backward.register_fake
+def _(z: Tensor, kept: Tensor, of_norm: Tensor, of_diagonal: Tensor, shape: list[int], count: int) -> list[Tensor]:  # noqa: E501
+    return [of_norm.new_empty(shape) for _ in range(count)]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    operands = inputs[0]
+    ctx.shape, ctx.count = list(operands[0].shape), len(operands)
+    ctx.save_for_backward(*output[2:])
+
+
+@first_order
+def _backward(ctx: Any, of_norm: Tensor, of_diagonal: Tensor, *_: Any) -> tuple[Any, ...]:
+    found = feature_norm_backward(*ctx.saved_tensors, of_norm, of_diagonal, ctx.shape, ctx.count)
+    return found, None, None, None
+
+
+feature_norm.register_autograd(_backward, setup_context=_setup)
+
+
+def _macs(shapes: Sequence[Sequence[int]], needs_grad: bool) -> int:
+    grams = layouts(*shapes[0], len(shapes))
+    times = 3 if needs_grad and not grams[0].keeps else 1  # the gradient's product with the rows
+    return times * sum(gram.pairs for gram in grams) * max(shapes[0])
+
+
+def _backward_macs(z: Sequence[int], shape: Sequence[int], count: int) -> int:
+    grams = layouts(*shape, count)
+    return 2 * sum(gram.pairs for gram in grams) * max(shape) if grams[0].keeps else 0
+
+
+register_macs(feature_norm, _macs, constants=(2,))
+register_macs(feature_norm_backward, _backward_macs, constants=(4, 5))

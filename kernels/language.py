@@ -1,0 +1,61 @@
+"""Triton where it can be imported, and what says so where it cannot.
+
+Every module of this package can be imported without Triton: its kernels are then plain functions
+that nothing runs.
+"""
+
+import importlib.util
+import os
+from functools import partial
+from typing import Any
+
+import torch
+
+INSTALLED = importlib.util.find_spec("triton") is not None
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Kernels run in Triton's interpreter, on the CPU, to be checked and not to be timed."""
+
+SIZES = ("batch", "tiles_down", "tiles_across", "parts", "part", "top", "left", "length", "tiles")
+"""Arguments for whose values no kernel is compiled anew."""
+
+if INSTALLED:
+    import triton
+    import triton.language as tl
+
+    jit: Any = partial(triton.jit, do_not_specialize=SIZES)
+else:
+
+    class tl:  # type: ignore[no-redef]  # noqa: N801
+        """Stands in for ``triton.language`` in annotations."""
+
+        constexpr = Any
+
+    def jit(function: Any) -> Any:
+        """Stand in for ``triton.jit``."""
+        return function
+
+
+def why_unsupported(device: torch.device) -> str | None:
+    """Why kernels cannot run on a device; None where they can."""
+    if not INSTALLED:
+        return "triton is not installed (there are builds for Linux); use implementation='gram'"
+    if device.type == "cuda" and torch.version.hip is None:
+        return None
+    if device.type == "cpu" and INTERPRETED:
+        return None
+    return f"kernels need an NVIDIA GPU, not device {device.type}; use implementation='gram'"
+
+
+def cdiv(a: int, b: int) -> int:
+    """The quotient, rounded up."""
+    return -(-a // b)
+
+
+def round_up(a: int, b: int) -> int:
+    """The least multiple of ``b`` that is not below ``a``."""
+    return cdiv(a, b) * b
+
+
+def power_of_two(a: int) -> int:
+    """The least power of two that is not below ``a``."""
+    return 1 << (a - 1).bit_length()

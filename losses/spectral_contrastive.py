@@ -1,0 +1,75 @@
+"""Spectral contrastive loss (HaoChen et al. 2021, arXiv:2106.04156, eq. 6).
+
+    a, b = rows of z_a, z_b, those longer than sqrt(mu) shortened to it
+    L    = -2 mean_i <a_i, b_i> + mean_{i != j} <a_i, b_j>^2
+
+The public code divides by mu, which ``per_mu`` does.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from losses.costs import Cost, Problem, no_exchange
+from losses.matrix import off_diagonal
+from losses.registry import cost_model, implementation, register
+from losses.require import require_positive
+
+
+@register(
+    "spectral_contrastive",
+    title="Spectral contrastive",
+    source="arXiv:2106.04156, eq. 6",
+    family="sample contrast",
+    gather_layer=False,
+    global_batch_norm=False,
+    communicated_bytes=no_exchange,
+)
+@dataclass(frozen=True)
+class SpectralContrastive:
+    """Hyperparameters.
+
+    Attributes:
+        mu: square of the length that rows are shortened to.
+        per_mu: divide the loss by ``mu``, as the public code does.
+    """
+
+    mu: float = 1.0
+    per_mu: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive("mu", self.mu)
+        if not isinstance(self.per_mu, bool):
+            raise ValueError(f"per_mu must be True or False, got {self.per_mu!r}")
+
+    @property
+    def scale(self) -> float:
+        """What both terms are multiplied by."""
+        return 1 / self.mu if self.per_mu else 1.0
+
+
+@implementation("spectral_contrastive", "reference")
+def reference(hp: SpectralContrastive, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
+    """One N x N product of both views."""
+    a, b = _shortened(hp, z_a), _shortened(hp, z_b)
+    return {
+        "positives": -2 * hp.scale * (a * b).sum(dim=1).mean(),
+        "negatives": hp.scale * off_diagonal(a @ b.T).square().mean(),
+    }
+
+
+def _shortened(hp: SpectralContrastive, z: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    long = norm > hp.mu**0.5
+    return z * torch.where(long, hp.mu**0.5 / norm, 1.0)
+
+
+@cost_model("spectral_contrastive", "reference")
+def reference_cost(problem: Problem) -> Cost:
+    """One N x N product over D features, and two gradients."""
+    product = problem.batch**2 * problem.dim
+    elements = problem.batch * problem.dim
+    peak = max(6 * elements, 3 * elements + 3 * problem.batch**2)
+    entries = problem.batch * (problem.batch - 1)
+    return Cost(product, 2 * product, entries, peak)

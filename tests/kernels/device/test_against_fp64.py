@@ -1,0 +1,135 @@
+"""What the kernels compute is what the fp64 reference computes."""
+
+import pytest
+import torch
+from embeddings import degenerate_batches, random_views, repeatable
+from hypothesis import given, settings, strategies
+from rounding import assert_close_to, outcome, permitted_errors
+from tilings import FUSED, small_tiles
+
+import losses
+from kernels.configs import STRATEGIES
+
+NARROW = [torch.bfloat16, torch.float16]
+TOLERANCE = {
+    torch.bfloat16: {"value": 1e-3, "gradient": 1e-2},
+    torch.float16: {"value": 1e-3, "gradient": 1e-2},
+}
+"""What rounding the operands of the products to 16 bits adds to the reference's own error."""
+OPERAND = 2.0**-8
+"""An ulp of bf16: by so much the entries of normalised rows may be off, relative to them."""
+
+
+def on(device, found):
+    return {name: value.to(device) for name, value in found.items()}
+
+
+def fused_outcome(name, hyperparameters, views, device, **options):
+    loss = losses.create(name, "triton", **hyperparameters, **options)
+    return on("cpu", outcome(loss, [view.to(device) for view in views]))
+
+
+def errors(found, truth):
+    assert found.keys() == truth.keys()
+    return {each: torch.linalg.vector_norm(found[each] - truth[each]).item() for each in truth}
+
+
+def lengths(truth):
+    return {each: torch.linalg.vector_norm(value).item() for each, value in truth.items()}
+
+
+def narrow_truth(name, hyperparameters, views):
+    """Truth about the views, and how far off the reference is in their dtype."""
+    reference = losses.create(name, **hyperparameters)
+    truth = outcome(reference, [view.double() for view in views])
+    return truth, errors(outcome(reference, views), truth)
+
+
+def assert_as_good_as_the_reference(found, truth, own, dtype, noise=None):
+    """error(kernels) <= error(reference in the same dtype) + tolerance."""
+    for each, error in errors(found, truth).items():
+        tolerance = TOLERANCE[dtype]["gradient" if each.startswith("gradient") else "value"]
+        allowed = own[each] + tolerance * lengths(truth)[each] + (noise or {}).get(each, 0.0)
+        if each not in ("value", "gradient of value"):  # a term may be small beside the others
+            whole = "gradient of value" if each.startswith("gradient") else "value"
+            allowed += tolerance * lengths(truth)[whole]
+        assert error <= allowed, f"{each} is {error:.3g} off, {allowed:.3g} is permitted"
+
+
+@strategies.composite
+def batches(draw):
+    """2 to 40 samples of 1 to 70 features, at times with a sample that stands there twice."""
+    shape = draw(strategies.integers(2, 40)), draw(strategies.integers(1, 70))
+    noise = draw(strategies.sampled_from([0.05, 0.5, 2.0]))
+    views = random_views(*shape, seed=draw(strategies.integers(0, 2**31)), noise=noise)
+    if shape[0] > 2 and draw(strategies.booleans()):
+        views = [torch.cat([view[:-1], view[:1]]) for view in views]
+    return views
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("name", "hyperparameters"), FUSED)
+@settings(repeatable, max_examples=6)
+@given(batch=batches(), keeps=strategies.booleans())
+def test_fp32(name, hyperparameters, strategy, batch, keeps, device):
+    views = [view.float() for view in batch]
+    truth, permitted = permitted_errors(losses.create(name, **hyperparameters), views)
+    with small_tiles(keeps):
+        found = fused_outcome(name, hyperparameters, views, device, strategy=strategy)
+    assert_close_to(truth, permitted, found)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+@pytest.mark.parametrize(("name", "hyperparameters"), FUSED)
+def test_16_bits(name, hyperparameters, dtype, strategy, keeps, device):
+    for batch, dim in ((37, 50), (20, 67), (50, 33)):
+        # deviations off the kink of VICReg's hinge, where rounding decides
+        views = [(1.5 * view).to(dtype) for view in random_views(batch, dim, noise=1.0, seed=dim)]
+        truth, own = narrow_truth(name, hyperparameters, views)
+        with small_tiles(keeps):
+            found = fused_outcome(name, hyperparameters, views, device, strategy=strategy)
+        assert_as_good_as_the_reference(found, truth, own, dtype)
+
+
+@pytest.mark.parametrize("batch", degenerate_batches())
+@pytest.mark.parametrize(("name", "hyperparameters"), FUSED)
+def test_degenerate_batches_in_fp32(name, hyperparameters, batch, device):
+    """Constant, zero and duplicate rows, collapse: finite here as there, and the same."""
+    views = [view.float() for view in degenerate_batches()[batch]]
+    truth, permitted = permitted_errors(losses.create(name, **hyperparameters), views)
+    for keeps in (True, False):
+        with small_tiles(keeps):
+            assert_close_to(truth, permitted, fused_outcome(name, hyperparameters, views, device))
+
+
+@pytest.mark.parametrize("batch", degenerate_batches(large=30.0))
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+@pytest.mark.parametrize(("name", "hyperparameters"), FUSED)
+def test_degenerate_batches_in_16_bits(name, hyperparameters, dtype, batch, device):
+    """Finite, and as near as inputs that are off by an ulp of bf16 let any computation be."""
+    views = [view.to(dtype) for view in degenerate_batches(large=30.0)[batch]]
+    truth, own = narrow_truth(name, hyperparameters, views)
+    reference = losses.create(name, **hyperparameters)
+    noise = dict.fromkeys(truth, 0.0)
+    for seed in range(3):
+        moved = errors(outcome(reference, moved_by_an_ulp(views, seed)), truth)
+        noise = {each: max(noise[each], 4 * moved[each]) for each in truth}
+    with small_tiles():
+        found = fused_outcome(name, hyperparameters, views, device)
+    assert all(value.isfinite().all() for value in found.values())
+    assert_as_good_as_the_reference(found, truth, own, dtype, noise)
+
+
+def moved_by_an_ulp(views, seed):
+    """Every entry moved by an ulp of bf16 of what is left of it when its row is centred."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def move(view):
+        wide = view.double()
+        shared = wide.mean(dim=1, keepdim=True)
+        random = 2 * torch.rand(wide.shape, generator=generator, dtype=torch.float64) - 1
+        return wide + OPERAND * random * (wide - shared)
+
+    return [move(view) for view in views]

@@ -1,0 +1,44 @@
+"""Tiles so small that small batches have several, ragged."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from unittest import mock
+
+from kernels.configs import Config
+
+SMALL = Config(
+    block=16,
+    step=16,
+    warps=4,
+    stages=2,
+    group=2,
+    finish_block=16,
+    finish_warps=4,
+    side=48,
+    product_side=32,
+    fused_up_to=10**6,
+    processors=7,
+)
+FUSED = [
+    ("barlow_twins", {}),
+    ("nt_xent", {}),
+    ("smi", {}),
+    ("smi", {"dependency": "squared_correlation"}),
+    ("smi", {"dependency": "correlation", "reduction": "sum", "target": 0.5}),
+    ("spectral_contrastive", {}),
+    ("spectral_contrastive", {"mu": 30.0, "per_mu": True}),
+    ("vicreg", {}),
+]
+"""Every loss that has kernels, with settings that choose among them."""
+
+
+@contextmanager
+def small_tiles(keeps: bool = True) -> Iterator[None]:
+    """Tiles of 16 x 16; without ``keeps`` in several super-blocks, whose gradients are not kept."""
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch("kernels.plan.ROW_MULTIPLE", 16))
+        stack.enter_context(mock.patch("kernels.plan.DEPTH_MULTIPLE", 16))
+        stack.enter_context(mock.patch("kernels.plan.KEPT_SIDE", 10**6 if keeps else 0))
+        stack.enter_context(mock.patch("kernels.configs.lookup", lambda device, kind: SMALL))
+        stack.enter_context(mock.patch("kernels.rows.CHUNK", 64))
+        yield
