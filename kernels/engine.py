@@ -125,7 +125,7 @@ def multiply(gram: Gram, gradients: list[Tensor]) -> Tensor:
 
 
 def logsumexp(gram: Gram, epilogue: Epilogue) -> Tensor:
-    """logsumexp of each row's scores."""
+    """logsumexp of each row's scores; 0 for rows that only fill a tile."""
     largest = torch.full_like(gram.renorm, float("-inf"))
     total = torch.zeros_like(gram.renorm)
     empty = gram.renorm
@@ -137,7 +137,7 @@ def logsumexp(gram: Gram, epilogue: Epilogue) -> Tensor:
             _run(gram, epilogue, region, _Targets(of_rows, of_columns, [], block, empty, empty))
             _merge(of_rows, largest, total, region.top)
             _merge(of_columns, largest, total, region.left)
-    return largest + total.log()
+    return (largest + total.log()).masked_fill_(total == 0, 0.0)
 
 
 def softmax_gradient(gram: Gram, epilogue: Epilogue, lse: Tensor, weights: Tensor) -> Tensor:

@@ -21,9 +21,10 @@ CHUNK = 1024
 BLOCK = 2048
 """Entries that it holds at once: of short rows several."""
 WARPS = 4
-FACTS = ("mean", "scale", "along", "renorm")
-"""Of each row. ``scale`` is what it is multiplied by; ``along`` is 1 / |row|^2 where its length is
-fixed, so that the part of a gradient along it goes, or else 0."""
+FACTS = ("mean", "offset", "divisor", "along", "renorm")
+"""Of each row. ``offset`` is the mean of what is left without the rounded mean; ``divisor`` is inf
+for a row without a direction; ``along`` is 1 / |row|^2 where its length is fixed, so that the part
+of a gradient along it goes, or else 0."""
 PAIR_FACTS = ("h", "slope_rho", "slope_gap", "rho", "gap")
 """Of each positive pair: its part of the loss and the slopes of that; gap = 1 - |rho|."""
 
@@ -167,7 +168,7 @@ def _norm(
     x, i, batch, dim, radius,
     CENTRE: tl.constexpr, CLIP: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Mean, scale and along of rows; one without a direction has scale 0."""
+    """Mean, offset, divisor and along of rows."""
     total = tl.zeros((ROWS, CHUNK), tl.float32)
     squares = tl.zeros((ROWS, CHUNK), tl.float32)
     for start in range(0, dim, CHUNK):
@@ -176,6 +177,7 @@ def _norm(
         squares += value * value
     length = tl.sqrt(tl.sum(squares, axis=1))
     mean = tl.zeros((ROWS,), tl.float32)
+    offset = tl.zeros((ROWS,), tl.float32)
     zero_at = tl.zeros((ROWS,), tl.float32)
     if CENTRE:
         mean = tl.sum(total, axis=1) / dim
@@ -188,18 +190,22 @@ def _norm(
             value = tl.where(inside, value - mean[:, None], 0.0)
             shift += value
             squares += value * value
-        offset = tl.sum(shift, axis=1) / dim  # the mean is rounded
+        offset = tl.sum(shift, axis=1) / dim
         length = tl.sqrt(tl.maximum(tl.sum(squares, axis=1) - offset * offset * dim, 0.0))
-        mean += offset
     has_direction = length > zero_at
-    safe = tl.where(has_direction, length, 1.0)
-    scale = tl.where(has_direction, 1 / safe, 0.0)
+    divisor = tl.where(has_direction, length, float("inf"))
     along = tl.where(has_direction, 1.0, 0.0)
     if CLIP:
-        inside_ball = length <= radius
-        scale = tl.where(inside_ball, 1.0, radius / safe)
-        along = tl.where(inside_ball, 0.0, 1 / (radius * radius))
-    return mean, scale, along
+        short = length <= radius
+        divisor = tl.where(short, 1.0, length / radius)
+        along = tl.where(short, 0.0, 1 / (radius * radius))
+    return mean, offset, divisor, along
+
+
+@jit
+def _unit(x, mean, offset, divisor):
+    """Entries of rows, normalised: what rows of two features differ by is not lost to rounding."""
+    return tl.div_rn((x - mean[:, None]) - offset[:, None], tl.broadcast_to(divisor[:, None], x.shape))
 
 
 @jit
@@ -216,8 +222,8 @@ def rows_kernel(
 ):  # fmt: skip
     """Write rows of both views to ``z`` with their facts, and those of the pairs."""
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    mean_a, scale_a, along_a = _norm(x_a, i, batch, dim, radius, CENTRE, CLIP, ROWS, CHUNK)
-    mean_b, scale_b, along_b = _norm(x_b, i, batch, dim, radius, CENTRE, CLIP, ROWS, CHUNK)
+    mean_a, offset_a, divisor_a, along_a = _norm(x_a, i, batch, dim, radius, CENTRE, CLIP, ROWS, CHUNK)
+    mean_b, offset_b, divisor_b, along_b = _norm(x_b, i, batch, dim, radius, CENTRE, CLIP, ROWS, CHUNK)
     product = tl.zeros((ROWS, CHUNK), tl.float32)
     minus = tl.zeros((ROWS, CHUNK), tl.float32)
     plus = tl.zeros((ROWS, CHUNK), tl.float32)
@@ -229,8 +235,8 @@ def rows_kernel(
         column = start + tl.arange(0, CHUNK)
         a, inside = _load(x_a, i, column, batch, dim)
         b, inside = _load(x_b, i, column, batch, dim)
-        a = tl.where(inside, (a - mean_a[:, None]) * scale_a[:, None], 0.0)
-        b = tl.where(inside, (b - mean_b[:, None]) * scale_b[:, None], 0.0)
+        a = tl.where(inside, _unit(a, mean_a, offset_a, divisor_a), 0.0)
+        b = tl.where(inside, _unit(b, mean_b, offset_b, divisor_b), 0.0)
         product += a * b
         minus += (a - b) * (a - b)
         plus += (a + b) * (a + b)
@@ -249,12 +255,12 @@ def rows_kernel(
     rho = tl.sum(product, axis=1)
     # the digits of 1 - |rho| that 1 minus a rounded rho would lose
     gap = tl.where(rho < 0, tl.sum(plus, axis=1), tl.sum(minus, axis=1)) / 2
-    gap = tl.where((scale_a == 0) | (scale_b == 0), 1.0, gap)
+    gap = tl.where((divisor_a == float("inf")) | (divisor_b == float("inf")), 1.0, gap)
     h, slope_rho, slope_gap = POSITIVE(rho, gap, p0, p1)
     renorm_a = _ratio(tl.sum(exact_a, axis=1), tl.sum(rounded_a, axis=1))
     renorm_b = _ratio(tl.sum(exact_b, axis=1), tl.sum(rounded_b, axis=1))
-    _store_facts(row_out + i, 2 * rows, mean_a, scale_a, along_a, renorm_a)
-    _store_facts(row_out + rows + i, 2 * rows, mean_b, scale_b, along_b, renorm_b)
+    _store_facts(row_out + i, 2 * rows, mean_a, offset_a, divisor_a, along_a, renorm_a)
+    _store_facts(row_out + rows + i, 2 * rows, mean_b, offset_b, divisor_b, along_b, renorm_b)
     zero = tl.zeros((ROWS,), tl.float32)
     real = i < batch
     tl.store(pair_out + i, h + zero, mask=real)
@@ -265,11 +271,12 @@ def rows_kernel(
 
 
 @jit
-def _store_facts(out, fields, mean, scale, along, renorm):
+def _store_facts(out, fields, mean, offset, divisor, along, renorm):
     tl.store(out, mean)
-    tl.store(out + fields, scale)
-    tl.store(out + 2 * fields, along)
-    tl.store(out + 3 * fields, renorm)
+    tl.store(out + fields, offset)
+    tl.store(out + 2 * fields, divisor)
+    tl.store(out + 3 * fields, along)
+    tl.store(out + 4 * fields, renorm)
 
 
 @jit
@@ -307,17 +314,20 @@ def gradient_kernel(
     """
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     real = i < batch
-    scale = tl.load(facts + fields + i, mask=real, other=0.0)[:, None]
-    along = tl.load(facts + 2 * fields + i, mask=real, other=0.0)[:, None]
+    divisor = tl.load(facts + 2 * fields + i, mask=real, other=1.0)
+    scale = (1 / divisor)[:, None]
+    along = tl.load(facts + 3 * fields + i, mask=real, other=0.0)[:, None]
     if PROJECT:
-        renorm = tl.load(facts + 3 * fields + i, mask=real, other=0.0)[:, None]
+        renorm = tl.load(facts + 4 * fields + i, mask=real, other=0.0)[:, None]
         inverse = tl.where(renorm > 0, 1 / tl.where(renorm > 0, renorm, 1.0), 0.0)
         mean_g, part = _along(source, z, i, depth, batch, dim, CENTRE, ROWS, CHUNK)
         part = part[:, None] * renorm * along
     if POSITIVES:
-        mean = tl.load(facts + i, mask=real, other=0.0)[:, None]
-        mean_other = tl.load(facts_other + i, mask=real, other=0.0)[:, None]
-        scale_other = tl.load(facts_other + fields + i, mask=real, other=0.0)[:, None]
+        mean = tl.load(facts + i, mask=real, other=0.0)
+        offset = tl.load(facts + fields + i, mask=real, other=0.0)
+        mean_other = tl.load(facts_other + i, mask=real, other=0.0)
+        offset_other = tl.load(facts_other + fields + i, mask=real, other=0.0)
+        divisor_other = tl.load(facts_other + 2 * fields + i, mask=real, other=1.0)
         rho = tl.load(pairs + 3 * batch + i, mask=real, other=0.0)[:, None]
         gap = tl.load(pairs + 4 * batch + i, mask=real, other=0.0)[:, None]
         sign = tl.where(rho < 0, -1.0, 1.0)
@@ -336,8 +346,8 @@ def gradient_kernel(
         if POSITIVES:
             a, inside = _load(x, i, column, batch, dim)
             b, inside = _load(x_other, i, column, batch, dim)
-            a = (a - mean) * scale
-            b = (b - mean_other) * scale_other
+            a = _unit(a, mean, offset, divisor)
+            b = _unit(b, mean_other, offset_other, divisor_other)
             # (a - b) - a gap, not b - a rho: near rho = 1 both are small, and b - a rho cancels
             near = slope_gap * ((a - sign * b) - a * (gap * along))
             near += slope_rho * (b - a * (rho * along))

@@ -97,7 +97,7 @@ def _finish(
             of_columns = out_columns + across * tiles_down + tile_down
             _store_logsumexp(of_columns, tiles_across * BLOCK * tiles_down, score, 0)
     if KIND == "softmax":
-        score = product * p0
+        score = tl.where(counts, product * p0, float("-inf"))
         of_i = tl.exp(score - tl.load(lse + i)[:, None]) * tl.load(row_weights + i)[:, None]
         of_j = tl.exp(score - tl.load(lse + j)[None, :]) * tl.load(row_weights + j)[None, :]
         slope = of_i + of_j

@@ -62,7 +62,8 @@ def reference(hp: SpectralContrastive, z_a: Tensor, z_b: Tensor) -> dict[str, Te
 def _shortened(hp: SpectralContrastive, z: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm(z, dim=1, keepdim=True)
     long = norm > hp.mu**0.5
-    return z * torch.where(long, hp.mu**0.5 / norm, 1.0)
+    # a zero row would have the gradient 0 / 0, although its quotient is not taken
+    return z * (hp.mu**0.5 / norm.masked_fill(~long, hp.mu**0.5))
 
 
 @cost_model("spectral_contrastive", "reference")

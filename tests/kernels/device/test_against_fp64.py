@@ -17,7 +17,8 @@ TOLERANCE = {
 }
 """What rounding the operands of the products to 16 bits adds to the reference's own error."""
 OPERAND = 2.0**-8
-"""An ulp of bf16: by so much the entries of normalised rows may be off, relative to them."""
+"""Half an ulp of bf16 over a value: the most that rounding an operand changes it by."""
+SLACK = 8
 
 
 def on(device, found):
@@ -58,8 +59,12 @@ def assert_as_good_as_the_reference(found, truth, own, dtype, noise=None):
 
 @strategies.composite
 def batches(draw):
-    """2 to 40 samples of 1 to 70 features, at times with a sample that stands there twice."""
-    shape = draw(strategies.integers(2, 40)), draw(strategies.integers(1, 70))
+    """2 to 40 samples of up to 70 features, at times with a sample that stands there twice.
+
+    Two features leave SMI's rho at +-1: its gradient is then rounding, multiplied by 1 / eps.
+    """
+    dims = strategies.integers(1, 70).filter(lambda dim: dim != 2)
+    shape = draw(strategies.integers(2, 40)), draw(dims)
     noise = draw(strategies.sampled_from([0.05, 0.5, 2.0]))
     views = random_views(*shape, seed=draw(strategies.integers(0, 2**31)), noise=noise)
     if shape[0] > 2 and draw(strategies.booleans()):
@@ -108,28 +113,39 @@ def test_degenerate_batches_in_fp32(name, hyperparameters, batch, device):
 @pytest.mark.parametrize("dtype", NARROW, ids=str)
 @pytest.mark.parametrize(("name", "hyperparameters"), FUSED)
 def test_degenerate_batches_in_16_bits(name, hyperparameters, dtype, batch, device):
-    """Finite, and as near as inputs that are off by an ulp of bf16 let any computation be."""
+    """Finite, and as near as operands that are off by an ulp of bf16 let any computation be."""
     views = [view.to(dtype) for view in degenerate_batches(large=30.0)[batch]]
     truth, own = narrow_truth(name, hyperparameters, views)
     reference = losses.create(name, **hyperparameters)
-    noise = dict.fromkeys(truth, 0.0)
-    for seed in range(3):
-        moved = errors(outcome(reference, moved_by_an_ulp(views, seed)), truth)
-        noise = {each: max(noise[each], 4 * moved[each]) for each in truth}
+    # the norm of a feature product is of the fourth degree in what is rounded
+    degree = 4 if name in ("barlow_twins", "vicreg") else 0
+    noise = {each: SLACK * own[each] + degree * OPERAND * lengths(truth)[each] for each in truth}
+    for seed in range(4):
+        moved = errors(outcome(reference, moved_by_an_ulp(name, views, seed)), truth)
+        noise = {each: max(noise[each], SLACK * moved[each]) for each in truth}
     with small_tiles():
         found = fused_outcome(name, hyperparameters, views, device)
     assert all(value.isfinite().all() for value in found.values())
     assert_as_good_as_the_reference(found, truth, own, dtype, noise)
 
 
-def moved_by_an_ulp(views, seed):
-    """Every entry moved by an ulp of bf16 of what is left of it when its row is centred."""
+def moved_by_an_ulp(name, views, seed):
+    """What is normalised moved by up to an ulp of bf16: each entry by its own, or rows as one.
+
+    Rows of equal entries are rounded as one. SMI centres them first, the losses of features each
+    feature.
+    """
     generator = torch.Generator().manual_seed(seed)
+    centred_over = {"smi": 1, "barlow_twins": 0, "vicreg": 0}
 
     def move(view):
         wide = view.double()
-        shared = wide.mean(dim=1, keepdim=True)
-        random = 2 * torch.rand(wide.shape, generator=generator, dtype=torch.float64) - 1
-        return wide + OPERAND * random * (wide - shared)
+        shape = wide.shape if seed % 2 else (len(wide), 1)
+        random = 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
+        if name in centred_over:
+            centred = wide - wide.mean(dim=centred_over[name], keepdim=True)
+        else:
+            centred = wide
+        return wide + 2 * OPERAND * random * centred
 
     return [move(view) for view in views]
