@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.console import FAILED, OK, make_app, parse_seconds, run_app, say
-from bench.options import takes_cases
+from bench.options import parse_numbers, takes_cases
 
 if TYPE_CHECKING:
     from bench.case import Case
@@ -121,6 +121,46 @@ def measure_noise(
             f"{min(trust.thresholds):.1%} to {max(trust.thresholds):.1%})"
         )
     return OK
+
+
+@app.command("audit")
+def audit_kernels(
+    capability: Annotated[
+        str, typer.Option(help="Compute capabilities of NVIDIA GPUs.")
+    ] = "80,90,100,120",
+    out: Annotated[Path | None, typer.Option(help="Write the table to this file.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Fail if the table in this file is another one.")
+    ] = None,
+) -> int:
+    """Compile every shipped kernel for GPUs that need not be here: registers, spills, sizes."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from kernels import audit
+
+    console = Console(stderr=True)
+    findings = []
+    for each in parse_numbers("--capability", capability):
+        work = audit.launches(each)
+        compiled = track(
+            audit.examine_all(work, each),
+            description=f"compute capability {each}",
+            total=len(work),
+            console=console,
+            transient=True,
+        )
+        findings += list(compiled)
+    text = audit.table(findings)
+    print(text, end="")
+    if out is not None:
+        out.write_text(text)
+    problems = [f"{found.name}: {found.problem}" for found in findings if found.problem]
+    if check is not None and check.read_text() != text:
+        problems.append(f"{check} is stale; run lossbench audit --out {check}")
+    for problem in problems:
+        say(problem)
+    return FAILED if problems else OK
 
 
 def _print(records: list[dict[str, Any]], as_json: bool, table: Any) -> None:

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+import kernels
 import losses
 from bench import contenders
 from bench.case import Case, element_bytes, input_bytes
@@ -26,7 +27,8 @@ def count(case: Case) -> dict[str, Any]:
     Returns:
         Flat fields. ``macs``, ``gmacs``, ``gflops`` and ``off_diagonal_entries`` are of all
         ``evaluations`` of the job, in the case's pass; ``*_cost_model``, ``*_fvcore`` and
-        ``*_flop_counter`` of one evaluation; bytes are those of one device. Communicated are those
+        ``*_flop_counter`` of one evaluation, and so what a step executes beyond the algorithm,
+        ``recomputed_macs`` and ``padding_macs``; bytes are those of one device. Communicated are those
         of the case as it is distributed, and of the loss's official data-parallel code.
     """
     if case.contender:
@@ -46,6 +48,8 @@ def count(case: Case) -> dict[str, Any]:
         "gflops": case.evaluations * cost.flops(case.pass_) / 1e9,
         "macs_cost_model": cost.macs(case.pass_),
         "macs_flop_counter": counter,
+        "recomputed_macs": cost.recomputed_macs,
+        "padding_macs": cost.padding_macs,
         "forward_macs_cost_model": cost.forward_macs,
         "forward_macs_fvcore": forward_fvcore,
         "counts_agree": agree,
@@ -147,6 +151,8 @@ def _count_with_fvcore(case: Case) -> tuple[int, str]:
     analysis = FlopCountAnalysis(create_loss(case), views)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
+    for name, handle in kernels.FVCORE_HANDLES.items():
+        analysis.set_op_handle(name, handle)
     for norm in ("batch_norm", "group_norm", "instance_norm", "layer_norm"):
         # elementwise work, which fvcore alone would count
         analysis.set_op_handle(f"aten::{norm}", lambda inputs, outputs: 0)

@@ -53,13 +53,13 @@ def select_cases(
     lists: dict[str, Any] = {
         "loss": _split(loss),
         "implementation": _split(implementation),
-        "dim": _numbers("--dim", dim),
+        "dim": parse_numbers("--dim", dim),
         "dtype": _split(dtype),
         "pass_": _split(pass_),
     }
     chosen = {name: values for name, values in lists.items() if values}
     grids = named(suite) if suite else (Grid(),)
-    spread = (_numbers("--batch", batch), _numbers("--world", world), _split(distribution))
+    spread = (parse_numbers("--batch", batch), parse_numbers("--world", world), _split(distribution))
     cases: list[Case] = []
     for grid in grids:
         grid = replace(grid, device=_device(device), **chosen)
@@ -99,7 +99,8 @@ def _split(text: Text) -> list[str]:
     return parts
 
 
-def _numbers(flag: str, text: Text) -> list[int]:
+def parse_numbers(flag: str, text: Text) -> list[int]:
+    """The whole numbers of a comma-separated list; none of None."""
     try:
         return [int(part) for part in _split(text)]
     except ValueError:

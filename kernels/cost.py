@@ -17,7 +17,7 @@ def gram_cost(loss: str, problem: Problem, grams: list[Layout], recompute: bool 
         grams: layouts of its Grams; all are alive at once.
         recompute: the backward pass makes the tiles again.
     """
-    forward = sum(gram.pairs for gram in grams) * problem.dim
+    forward = sum(gram.macs for gram in grams)
     tiles = sum(_tile_entries(gram) * gram.depth for gram in grams)
     products = sum(2 * gram.rows**2 * gram.depth * gram.views**2 // 2 for gram in grams)
     keeps = all(gram.keeps for gram in grams)

@@ -265,9 +265,9 @@ def _split(
     parts = cdiv(depth, part)
     products = gram.renorm.new_empty(operands, parts, region.down, region.across)
     down, across = region.down // config.block, region.across // config.block
-    split_kernel[(down * across, parts)](
+    split_kernel[(down * across, parts, operands)](
         z=gram.z, products=products, rows=gram.layout.rows, part=part, top=region.top,
-        left=region.left, tiles_down=down, tiles_across=across, OPERANDS=operands,
+        left=region.left, tiles_down=down, tiles_across=across,
         TRIANGULAR=region.triangular, **make,
     )  # fmt: skip
     return parts, products

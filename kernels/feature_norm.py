@@ -1,7 +1,8 @@
 """Squared Frobenius norm of a product of features, ``A^T B``, by sweeps over the smaller form.
 
 ``||A^T B||^2 = <A A^T, B B^T>``: two N x N Grams where N <= D, or else the D x D product itself.
-The diagonal comes with it, of the rounded operands: what the caller subtracts cancels exactly.
+The diagonal comes with it, in fp32. The caller subtracts its squares from the norm; for what is
+subtracted to cancel, the norm is given the exact diagonal instead of that of the rounded operands.
 """
 
 from collections.abc import Sequence
@@ -70,8 +71,11 @@ def _unstack(z: Tensor, operands: int, shape: Sequence[int]) -> list[Tensor]:
 @torch.library.custom_op("lossbench::feature_norm", mutates_args=())
 def feature_norm(
     operands: list[Tensor], narrow: str, needs_grad: bool, strategy: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Norm and diagonal, and what the gradient needs: the rounded operands, and G or ``G z``."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Norm and diagonal, and what the gradient needs.
+
+    That is the rounded operands, G or ``G z``, and what rounding took from the diagonal.
+    """
     shape = operands[0].shape
     grams = layouts(*shape, len(operands))
     with on_device(operands[0]):
@@ -80,14 +84,18 @@ def feature_norm(
         gram = Gram(z, ones, grams[0], strategy)
         norm, kept = sum_pairs(gram, _epilogue(shape, len(operands)), needs_grad)
         rounded = _unstack(z, len(operands), shape)
-        diagonal = (rounded[0].float() * rounded[-1].float()).sum(dim=0)
-        return norm, diagonal, z, torch.stack(kept) if kept else ones.new_empty(0)
+        diagonal = (operands[0] * operands[-1]).sum(dim=0)
+        of_rounded = (rounded[0].float() * rounded[-1].float()).sum(dim=0)
+        # the difference of the squares, summed, without what is common to both
+        lost = diagonal - of_rounded
+        norm = norm + (lost * (diagonal + of_rounded)).sum()
+        return norm, diagonal, z, torch.stack(kept) if kept else ones.new_empty(0), lost
 
 
 @feature_norm.register_fake
 def _(
     operands: list[Tensor], narrow: str, needs_grad: bool, strategy: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     shape, count = operands[0].shape, len(operands)
     gram = layouts(*shape, count)[0]
     dtype = getattr(torch, narrow)
@@ -100,13 +108,14 @@ def _(
     elif needs_grad:
         kept = z.new_empty(1, *z.shape, dtype=torch.float32)
     fp32 = operands[0].new_empty(shape[1], dtype=torch.float32)
-    return fp32.new_empty(()), fp32, z, kept
+    return fp32.new_empty(()), fp32, z, kept, torch.empty_like(fp32)
 
 
 @torch.library.custom_op("lossbench::feature_norm_backward", mutates_args=())
 def feature_norm_backward(
-    z: Tensor, kept: Tensor, of_norm: Tensor, of_diagonal: Tensor, shape: list[int], count: int
-) -> list[Tensor]:
+    z: Tensor, kept: Tensor, lost: Tensor, of_norm: Tensor, of_diagonal: Tensor, shape: list[int],
+    count: int,
+) -> list[Tensor]:  # fmt: skip
     """Gradient of each operand, fp32."""
     gram = layouts(*shape, count)[0]
     with on_device(z):
@@ -114,7 +123,7 @@ def feature_norm_backward(
         if gram.keeps:
             product = multiply(Gram(z, z.new_empty(0), gram), list(kept))
         rounded = _unstack(z, count, shape)
-        slope = of_diagonal * (2 if count == 1 else 1)
+        slope = (of_diagonal + 2 * lost * of_norm) * (2 if count == 1 else 1)
         return [
             torch.addcmul(found * of_norm, other.float(), slope)
             for found, other in zip(
@@ -124,7 +133,10 @@ def feature_norm_backward(
 
 
 @feature_norm_backward.register_fake
-def _(z: Tensor, kept: Tensor, of_norm: Tensor, of_diagonal: Tensor, shape: list[int], count: int) -> list[Tensor]:  # noqa: E501
+def _(
+    z: Tensor, kept: Tensor, lost: Tensor, of_norm: Tensor, of_diagonal: Tensor, shape: list[int],
+    count: int,
+) -> list[Tensor]:  # fmt: skip
     return [of_norm.new_empty(shape) for _ in range(count)]
 
 
@@ -146,13 +158,13 @@ feature_norm.register_autograd(_backward, setup_context=_setup)
 def _macs(shapes: Sequence[Sequence[int]], needs_grad: bool) -> int:
     grams = layouts(*shapes[0], len(shapes))
     times = 3 if needs_grad and not grams[0].keeps else 1  # the gradient's product with the rows
-    return times * sum(gram.pairs for gram in grams) * max(shapes[0])
+    return times * sum(gram.macs for gram in grams)
 
 
 def _backward_macs(z: Sequence[int], shape: Sequence[int], count: int) -> int:
     grams = layouts(*shape, count)
-    return 2 * sum(gram.pairs for gram in grams) * max(shape) if grams[0].keeps else 0
+    return 2 * sum(gram.macs for gram in grams) if grams[0].keeps else 0
 
 
 register_macs(feature_norm, _macs, constants=(2,))
-register_macs(feature_norm_backward, _backward_macs, constants=(4, 5))
+register_macs(feature_norm_backward, _backward_macs, constants=(5, 6))

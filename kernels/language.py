@@ -26,9 +26,11 @@ if INSTALLED:
 else:
 
     class tl:  # type: ignore[no-redef]  # noqa: N801
-        """Stands in for ``triton.language`` in annotations."""
+        """Stands in for ``triton.language`` where kernels are defined."""
 
-        constexpr = Any
+        def constexpr(value: Any) -> Any:  # type: ignore[misc]
+            """Stand in for the type of arguments that a kernel is compiled for."""
+            return value
 
     def jit(function: Any) -> Any:
         """Stand in for ``triton.jit``."""

@@ -1,15 +1,27 @@
 """Functions of one entry of the Gram, in fp32, as the epilogues share them."""
 
-from kernels.language import jit, tl
+from kernels.language import INTERPRETED, jit, tl
+
+INTERPRETER = tl.constexpr(INTERPRETED)
 
 
 @jit
-def log1p(t):
-    """ln(1 + t) for -1/2 <= t <= 1/2, to the last digits of a small t, which ln loses.
+def log2(x):
+    """The GPU's own logarithm: 2^-22 off, which is enough away from x = 1."""
+    if INTERPRETER:
+        return tl.log2(x)
+    return tl.inline_asm_elementwise(
+        "lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+    )
 
-    2 artanh(s) with s = t / (2 + t), |s| <= 1/3: the next term is below 1e-8 of the first.
+
+@jit
+def log1p_of_quotient(s):
+    """ln((1 + s) / (1 - s)) for |s| <= 1/3: ln(1 + t) where s = t / (2 + t).
+
+    To the last digits of a small t, which a logarithm of 1 + t loses: the series 2 artanh(s), whose
+    next term is below 1e-8 of the first.
     """
-    s = t / (2 + t)
     q = s * s
     series = 1 / 11 + q * (1 / 13 + q * (1 / 15))
     series = 1 / 3 + q * (1 / 5 + q * (1 / 7 + q * (1 / 9 + q * series)))
@@ -18,7 +30,7 @@ def log1p(t):
 
 @jit
 def mutual_information(rho, gap, eps):
-    """-1/2 ln(1 - rho^2 + eps), and 1 - rho^2 + eps.
+    """f = -1/2 ln(1 - rho^2 + eps), and 1 / (1 - rho^2 + eps), which is |rho|'s slope of f over it.
 
     Args:
         rho: a correlation.
@@ -29,8 +41,10 @@ def mutual_information(rho, gap, eps):
     argument = tl.maximum(gap * (2 - gap), 0.0) + eps
     small = tl.abs(rho) < 0.7
     t = tl.where(small, eps - rho * rho, 0.0)
-    logarithm = tl.where(small, log1p(t), 0.6931471805599453 * tl.log2(argument))
-    return -0.5 * logarithm, argument
+    inverse = 1 / (argument * (2 + t))  # one division for two
+    series = log1p_of_quotient(t * argument * inverse)
+    logarithm = tl.where(small, series, 0.6931471805599453 * log2(argument))
+    return -0.5 * logarithm, (2 + t) * inverse
 
 
 @jit

@@ -105,7 +105,7 @@ nt_xent.register_autograd(_backward, setup_context=_setup)
 
 
 def _macs(shape: Sequence[int]) -> int:
-    return layout(*shape).pairs * shape[1]
+    return layout(*shape).macs
 
 
 def _backward_macs(shape: Sequence[int]) -> int:

@@ -51,7 +51,7 @@ def register_macs(
 
     Args:
         op: a custom op.
-        macs: (shape of the first input, *some inputs) -> multiply-adds.
+        macs: (shape of the first input, or shapes if it is a list; *some inputs) -> multiply-adds.
         constants: positions of those inputs.
     """
 
@@ -61,7 +61,10 @@ def register_macs(
     def fvcore(inputs: Any, outputs: Any) -> int:
         from fvcore.nn.jit_handles import get_shape
 
-        return macs(get_shape(inputs[0]), *(inputs[p].toIValue() for p in constants))
+        node = inputs[0].node()
+        is_list = node.kind() == "prim::ListConstruct"
+        shapes = [get_shape(each) for each in node.inputs()] if is_list else get_shape(inputs[0])
+        return macs(shapes, *(inputs[position].toIValue() for position in constants))
 
     register_flop_formula(op._opoverload.overloadpacket)(flops)
     FVCORE_HANDLES[op._opoverload.name().removesuffix(".default")] = fvcore

@@ -145,12 +145,12 @@ pair_sum.register_autograd(_backward, setup_context=_setup)
 def _macs(shape: Sequence[int], name: str, needs_grad: bool) -> int:
     found = layout(*shape, both=LOSSES[name].both)
     times = 3 if needs_grad and not found.keeps else 1  # the gradient's product with the rows
-    return times * found.pairs * shape[1]
+    return times * found.macs
 
 
 def _backward_macs(shape: Sequence[int], name: str) -> int:
     found = layout(*shape, both=LOSSES[name].both)
-    return 2 * found.pairs * shape[1] if found.keeps else 0
+    return 2 * found.macs if found.keeps else 0
 
 
 register_macs(pair_sum, _macs, constants=(2, 6))

@@ -48,6 +48,7 @@ class Layout:
 
     Attributes:
         batch: rows of a view that are not padding.
+        dim: features that are not padding.
         rows: rows of a view.
         depth: features.
         views: views that are stacked.
@@ -55,6 +56,7 @@ class Layout:
     """
 
     batch: int
+    dim: int
     rows: int
     depth: int
     views: int = 2
@@ -73,13 +75,13 @@ class Layout:
         return self.gram.down <= KEPT_SIDE
 
     @property
-    def pairs(self) -> int:
-        """Pairs of rows in the Gram, each once: half of the square, as the field counts."""
-        return self.batch**2 if self.both else (self.views * self.batch) ** 2 // 2
+    def macs(self) -> int:
+        """Multiply-adds of the Gram: each pair of rows once, half of the square of all."""
+        pairs = self.batch**2 if self.both else (self.views * self.batch) ** 2 // 2
+        return pairs * self.dim
 
 
 def layout(batch: int, dim: int, views: int = 2, both: bool = False) -> Layout:
     """Pad a batch of N x D views."""
-    return Layout(
-        batch, round_up(batch, ROW_MULTIPLE), round_up(dim, DEPTH_MULTIPLE), views, both
-    )
+    rows, depth = round_up(batch, ROW_MULTIPLE), round_up(dim, DEPTH_MULTIPLE)
+    return Layout(batch, dim, rows, depth, views, both)

@@ -14,17 +14,16 @@ from losses.smi import SMI
 @jit
 def information_entry(rho, eps, target):
     """Squared mutual information of two different samples, and its slope."""
-    f, argument = mutual_information(rho, 1 - tl.abs(rho), eps)
-    slope = tl.where(rho * rho > 1, 0.0, 2 * f * rho / argument)
-    return f * f, slope
+    f, inverse = mutual_information(rho, 1 - tl.abs(rho), eps)
+    return f * f, tl.where(rho * rho > 1, 0.0, 2 * f * rho * inverse)
 
 
 @jit
 def information_positive(rho, gap, eps, target):
     """Squared distance of a positive's mutual information from the target, and its slopes."""
-    f, argument = mutual_information(rho, gap, eps)
+    f, inverse = mutual_information(rho, gap, eps)
     error = target - f
-    return error * error, 0.0, 2 * error * (1 - gap) / argument
+    return error * error, 0.0, 2 * error * (1 - gap) * inverse
 
 
 @jit

@@ -83,12 +83,16 @@ def _finish(
             _store(g_other, g_other_mirror, tl.where(counts, 2 * product, 0.0),
                    down, across, width, row != column, MIRROR)  # fmt: skip
     else:
-        factor = tl.load(renorm + i)[:, None] * tl.load(renorm + j)[None, :]
-        product *= factor
+        of_row = tl.load(renorm + i)[:, None]
+        of_column = tl.load(renorm + j)[None, :]
+        product = product * of_row * of_column
     if KIND == "sum":
+        # left out pairs are those whose product is 0: a mask of its own costs registers
+        product = tl.where(counts, product, 0.0)
         h, slope = ENTRY(product, p0, p1)
         _store_sum(out + tile, h, counts, same_view & (row != column))
-        slope *= tl.where(same_view, 2.0, 1.0)  # rho_ij and rho_ji are one product
+        # rho_ij and rho_ji are one product
+        slope = slope * tl.where(same_view, 2.0, 1.0)
     if KIND == "logsumexp":
         score = tl.where(counts, product * p0, float("-inf"))
         of_rows = out + down * tiles_across + tile_across
@@ -102,7 +106,7 @@ def _finish(
         of_j = tl.exp(score - tl.load(lse + j)[None, :]) * tl.load(row_weights + j)[None, :]
         slope = of_i + of_j
     if GRADIENT and KIND != "cross":
-        slope = tl.where(counts, slope * factor, 0.0)
+        slope = slope * of_row * of_column
         _store(g, g_mirror, slope, down, across, width, row != column, MIRROR)
 
 
@@ -162,27 +166,29 @@ def fused_kernel(
 @jit
 def split_kernel(
     z, products, rows, depth, part, top, left, tiles_down, tiles_across,
-    OPERANDS: tl.constexpr, TRIANGULAR: tl.constexpr, BLOCK: tl.constexpr, STEP: tl.constexpr,
+    TRIANGULAR: tl.constexpr, BLOCK: tl.constexpr, STEP: tl.constexpr,
     GROUP: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Part ``program_id(1)`` of the depth of a tile: few tiles of a long depth fill a GPU so."""
+    """Part ``program_id(1)`` of the depth of a tile of operand ``program_id(2)``.
+
+    Few tiles of a long depth fill a GPU so.
+    """
     tile_down, tile_across = _place(tl.program_id(0), tiles_down, tiles_across, GROUP)
     if TRIANGULAR:
         if tile_down > tile_across:
             return
     first = tl.program_id(1) * part
     last = tl.minimum(first + part, depth)
+    operand = tl.program_id(2)
+    row = top + tile_down * BLOCK
+    column = left + tile_across * BLOCK
+    z += operand * rows.to(tl.int64) * depth
+    product = _product(z, row, column, first, last, depth, BLOCK, STEP, PRECISION, UPCAST)
     i = tile_down * BLOCK + tl.arange(0, BLOCK)
     j = tile_across * BLOCK + tl.arange(0, BLOCK)
     size = (tiles_down * BLOCK).to(tl.int64) * tiles_across * BLOCK
-    place = i[:, None].to(tl.int64) * (tiles_across * BLOCK) + j[None, :]
-    for operand in tl.static_range(OPERANDS):
-        of = z + (operand * rows).to(tl.int64) * depth
-        row = top + tile_down * BLOCK
-        column = left + tile_across * BLOCK
-        product = _product(of, row, column, first, last, depth, BLOCK, STEP, PRECISION, UPCAST)
-        number = operand * tl.num_programs(1) + tl.program_id(1)
-        tl.store(products + number * size + place, product)
+    products += (operand * tl.num_programs(1) + tl.program_id(1)) * size
+    tl.store(products + i[:, None].to(tl.int64) * (tiles_across * BLOCK) + j[None, :], product)
 
 
 @jit
