@@ -34,6 +34,7 @@ class Case:
         inputs: "random", "aligned", "collapsed", "digits" or "file:PATH".
         hyperparameters: those that differ from the published defaults.
         options: of the implementation, those that differ from its defaults.
+        products: one of ``losses.PRODUCTS``, if not the implementation's own precision.
         contender: "" for an implementation of ours; else where a third party's is found, as
             ``package.module:attribute?key=value``. ``implementation`` is then the name it goes by.
     """
@@ -50,6 +51,7 @@ class Case:
     inputs: str = "random"
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    products: str = ""
     contender: str = ""
 
     def __post_init__(self) -> None:
@@ -65,6 +67,8 @@ class Case:
         losses.pick("pass", self.pass_, losses.PASSES)
         losses.pick("distribution", self.distribution, DISTRIBUTIONS)
         losses.pick("device", self.device, DEVICES)
+        if self.products:
+            losses.pick("precision of products", self.products, losses.PRODUCTS)
         for name, least in (("batch", 2), ("dim", 1), ("world", 1)):
             if not least <= getattr(self, name) < LIMIT:
                 got = getattr(self, name)
@@ -118,7 +122,8 @@ class Case:
         layout = f"{self.world}x{self.batch}" if self.world > 1 else f"{self.batch}"
         how = f"-{self.distribution}" if self.world > 1 else ""
         options = f"-{self.variant}" if self.variant else ""
-        way = "-".join([self.implementation, *filter(None, [_settings(self.options)])])
+        settings = _settings(self.options), self.products
+        way = "-".join([self.implementation, *filter(None, settings)])
         shape = f"{layout}x{self.dim}-{self.dtype}"
         return f"{self.loss}{options}-{way}-{shape}{how}-{self.pass_}"
 

@@ -60,7 +60,7 @@ def _table(*columns: str) -> Table:
 
 def _case(record: dict[str, Any]) -> tuple[str, str, str]:
     """Loss, shape and pass; what is the same as usual is not said."""
-    usual = {"variant": "", "implementation": "reference", "options": ""}
+    usual = {"variant": "", "implementation": "reference", "options": "", "products": ""}
     usual |= {"dtype": "float32", "inputs": "random"}
     unusual = [record[name] for name, value in usual.items() if record[name] != value]
     loss = " ".join([record["loss"], *unusual])

@@ -14,9 +14,10 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "triton", "numpy", "fvcore")
 CODE = (
-    *("losses/*.py", "kernels/*.py", "bench/accuracy.py", "bench/case.py", "bench/contenders.py"),
-    *("bench/counting.py", "bench/groups.py", "bench/inputs.py", "bench/measure.py"),
-    *("bench/memory.py", "bench/paired.py", "bench/ratios.py", "bench/timing.py"),
+    *("losses/*.py", "kernels/*.py", "kernels/tuned.json", "bench/accuracy.py", "bench/case.py"),
+    *("bench/contenders.py", "bench/counting.py", "bench/energy.py", "bench/floor.py"),
+    *("bench/groups.py", "bench/inputs.py", "bench/measure.py", "bench/memory.py"),
+    *("bench/paired.py", "bench/ratios.py", "bench/replay.py", "bench/timing.py"),
     "bench/worker.py",
 )
 """Source that decides what a record says."""

@@ -1,20 +1,25 @@
 """A case to its measurement: peak memory, time, and whether the output is right."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
+import losses
 from bench import contenders
 from bench.accuracy import accuracy, judge
 from bench.case import Case
 from bench.counting import create_loss
+from bench.energy import millijoules
 from bench.failures import is_out_of_memory
+from bench.floor import floor_ms
 from bench.inputs import make_views
 from bench.memory import peak_and_result
 from bench.paired import interleave
-from bench.timing import make_call, sample_ms, summarise
+from bench.replay import captured, replays
+from bench.timing import Call, make_call, sample_ms, summarise
 
 PROFILED_MS = 2000.0
 """A shorter call is timed again: the memory profiler adds up to a second to the first."""
@@ -30,14 +35,16 @@ def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, 
 
     Returns:
         Flat fields: ``status`` (ok or invalid), ``reason``, ``value``, its fp64 truth and error,
-        ``peak_bytes``, ``first_call_ms`` where code is compiled, ``call_ms`` of one call, times.
+        ``peak_bytes``, ``first_call_ms`` where code is compiled, ``call_ms`` of one call, times; on
+        CUDA ``floor_ms`` of its products, ``energy_mj`` of a call where it is counted, and whether
+        the times are of graph replays.
     """
     views = make_views(case)
     loss = create_loss(case)
     fields: dict[str, Any] = {}
     if case.contender:
         fields.update(contenders.examine(case, loss))
-    call = make_call(loss, views, case.pass_)
+    call = _make_call(case, loss, views)
     if case.choice.implementation == "compiled" or case.contender:
         fields["first_call_ms"] = _milliseconds(call)
     start = time.perf_counter()
@@ -48,7 +55,7 @@ def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, 
     _warm.add(case.label)
     if sample:
         del result  # freed before the first sample, which then has as much room as the others
-        samples, result = sample_ms(call, case.device)
+        samples, result = sample_ms(captured(call) if replays(case) else call, case.device)
         fields.update(summarise(samples))
     # The output of the last call is the one that is checked, after its graph is freed.
     output = tuple(tensor.detach() for tensor in result)
@@ -56,8 +63,26 @@ def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, 
     scale = fields.get("scale", 1.0)
     fields.update(check(case, output, scale))
     if errors and fields["status"] == "ok":
-        fields.update(accuracy(case, lambda some: make_call(loss, some, "step")(), scale))
+        step = replace(case, pass_="step")
+        fields.update(accuracy(case, lambda some: _make_call(step, loss, some)(), scale))
+    if case.device == "cuda":
+        fields["floor_ms"] = floor_ms(case)
+        fields["energy_mj"] = millijoules(call, case.device)
+        fields["replayed"] = replays(case)
     return fields
+
+
+def _make_call(case: Case, loss: Callable[..., Tensor], views: tuple[Tensor, Tensor]) -> Call:
+    """The work of a case's pass, in the precision that it asks for."""
+    call = make_call(loss, views, case.pass_)
+    if not case.products:
+        return call
+
+    def within() -> tuple[Tensor, ...]:
+        with losses.products(case.products):
+            return call()
+
+    return within
 
 
 def compare(
@@ -80,9 +105,10 @@ def compare(
         inputs = (case.inputs, case.loss_batch, case.dim, case.dtype)
         if inputs not in views:
             views[inputs] = make_views(case)
-        calls.append(make_call(create_loss(case), views[inputs], case.pass_))
+        call = _make_call(case, create_loss(case), views[inputs])
         if case.label not in _warm:
-            calls[-1]()
+            call()
+        calls.append(captured(call) if replays(case) else call)
     samples, outputs = interleave(calls, rounds, cases[0].device)
     checks = [
         check(case, output, scale)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bench.suites import Grid, Layout
 
 Text = str | None
-SUITE_HELP = "Named grid: smoke, efficiency, scaling, implementations."
+SUITE_HELP = "Named grid: smoke, efficiency, scaling, implementations, gpu."
 INPUTS_HELP = "random, aligned, collapsed, digits or file:PATH [random]."
 
 
@@ -59,7 +59,11 @@ def select_cases(
     }
     chosen = {name: values for name, values in lists.items() if values}
     grids = named(suite) if suite else (Grid(),)
-    spread = (parse_numbers("--batch", batch), parse_numbers("--world", world), _split(distribution))
+    spread = (
+        parse_numbers("--batch", batch),
+        parse_numbers("--world", world),
+        _split(distribution),
+    )
     cases: list[Case] = []
     for grid in grids:
         grid = replace(grid, device=_device(device), **chosen)
@@ -80,6 +84,10 @@ def takes_cases(command: Callable[..., Any]) -> Callable[..., Any]:
     shared = inspect.signature(select_cases).parameters
 
     def wrapped(**options: Any) -> Any:
+        from bench.suites import PAIRED
+
+        if "paired" in own and options["suite"] in PAIRED:
+            options.update(paired=True, accuracy=True)
         cases = select_cases(**{name: options.pop(name) for name in shared})
         return command(cases=cases, **options)
 

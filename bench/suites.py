@@ -35,6 +35,8 @@ class Grid:
         device: "cpu" or "cuda".
         inputs: where the embeddings come from.
         variants: for each loss, sets of hyperparameters; default: as published.
+        options: sets of options of the implementations.
+        products: precisions of products; "" for the implementation's own.
     """
 
     loss: Sequence[str] = ()
@@ -46,6 +48,8 @@ class Grid:
     device: str = "cpu"
     inputs: str = "random"
     variants: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    options: Sequence[Mapping[str, Any]] = ({},)
+    products: Sequence[str] = ("",)
 
     def cases(self) -> Iterator[Case]:
         """The cases of this grid.
@@ -57,7 +61,8 @@ class Grid:
         for pass_, (batch, world, distribution), dim, dtype, loss in itertools.product(*axes):
             implementations = _implementations(loss, self)
             settings = self.variants.get(loss, ({},))
-            for implementation, setting in itertools.product(implementations, settings):
+            ways = itertools.product(implementations, settings, self.options, self.products)
+            for implementation, setting, options, products in ways:
                 yield Case(
                     loss=loss,
                     implementation=implementation,
@@ -70,6 +75,8 @@ class Grid:
                     device=self.device,
                     inputs=self.inputs,
                     hyperparameters=dict(setting),
+                    options=dict(options),
+                    products=products,
                 )
 
 
@@ -88,6 +95,35 @@ PUBLISHED = ("barlow_twins", "nt_xent", "smi", "vicreg")
 """The losses of the published table."""
 ABLATION = {"smi": [{"dependency": "squared_correlation"}, {"dependency": "correlation"}]}
 """SMI without its logarithm, the ablation that the paper's reviewer asked for."""
+
+GPU_SHAPES = ((256, 8192), (2048, 8192), (4096, 8192), (16384, 2048), (65536, 1024), (65536, 768))
+"""N and D of the gpu suite: the published shape, and others up to what needs fused kernels."""
+
+
+def _correctness() -> Iterator[Grid]:
+    """Every loss by kernels, on a ragged batch, in each dtype and by each strategy."""
+    strategies = [{"strategy": name} for name in ("fused", "cublas", "split")]
+    dtypes = ("float32", "bfloat16", "float16")
+    yield Grid((), ("triton",), ((300, 1, "local"),), (1000,), dtypes, options=strategies)
+
+
+def _contenders(batch: int, dim: int) -> Iterator[Grid]:
+    """SMI by every way to compute it, on bf16 embeddings."""
+    for pass_ in ("step", "forward"):
+        shape: dict[str, Any] = {
+            "loss": ("smi",),
+            "layouts": ((batch, 1, "local"),),
+            "dim": (dim,),
+            "dtype": ("bfloat16",),
+            "pass_": (pass_,),
+        }
+        strategies = [{"strategy": name} for name in ("fused", "cublas", "split")]
+        modes = [{"mode": name} for name in ("default", "max-autotune-no-cudagraphs")]
+        yield Grid(implementation=("triton",), options=strategies, **shape)
+        yield Grid(implementation=("reference",), products=("ieee", "tf32", "bf16"), **shape)
+        yield Grid(implementation=("compiled",), products=("bf16",), options=modes, **shape)
+        yield Grid(implementation=("gram", "chunked"), products=("tf32",), **shape)
+
 
 SUITES: dict[str, tuple[Grid, ...]] = {
     "smoke": (
@@ -115,7 +151,13 @@ SUITES: dict[str, tuple[Grid, ...]] = {
         Grid(("smi",), ("reference", "gram"), variants=ABLATION),
         Grid(layouts=((8192, 1, "local"),), dim=(512,)),
     ),
+    "gpu": (
+        *_correctness(),
+        *(grid for batch, dim in GPU_SHAPES for grid in _contenders(batch, dim)),
+    ),
 }
+PAIRED = ("gpu",)
+"""Suites that are there to be compared: timed in pairs, with errors, without being asked."""
 
 
 def suite(name: str) -> tuple[Grid, ...]:

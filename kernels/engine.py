@@ -12,7 +12,7 @@ from kernels.configs import Config
 from kernels.language import INTERPRETED, cdiv
 from kernels.plan import Layout, Region
 from kernels.tiles import finish_kernel, fused_kernel, merge_kernel, split_kernel
-from losses.cross_norm import fp32_products
+from losses.precision import fp32_products
 
 MERGED_ROWS, MERGED_TILES = 64, 64
 """Rows that a program merges, and tiles of each that it reads at once."""
@@ -26,8 +26,10 @@ class Epilogue:
         kind: of ``tiles._finish``.
         entry: kernel function ``(rho, p0, p1) -> (h, dh/drho)``; None where ``kind`` says it all.
         exclude: leave out the pairs of a sample with itself, or with its other view.
-        p0: first parameter of ``entry``, or what a score is multiplied by.
+        p0: first parameter of ``entry``; of "cross" what G is multiplied by, of the other kinds what
+            a score is.
         p1: second parameter of ``entry``.
+        narrow: dtype of G where operands have 16 bits: bf16 has the range that any loss needs.
     """
 
     kind: str = "sum"
@@ -35,6 +37,7 @@ class Epilogue:
     exclude: bool = True
     p0: float = 0.0
     p1: float = 0.0
+    narrow: torch.dtype = torch.bfloat16
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,6 @@ class Gram:
     def __post_init__(self) -> None:
         kind = configs.kind_of(self.z.dtype, self.precision)
         object.__setattr__(self, "config", configs.lookup(self.z.device, kind))
-
-    @property
-    def gradient_dtype(self) -> torch.dtype:
-        """Of G: it has the range of bf16, which fp16 has not."""
-        return torch.bfloat16 if self.z.dtype.itemsize == 2 else torch.float32
 
     def super_blocks(self) -> Iterator[Region]:
         """Regions whose gradients are multiplied while they are in the workspace."""
@@ -102,26 +100,27 @@ def sum_pairs(gram: Gram, epilogue: Epilogue, needs_grad: bool) -> tuple[Tensor,
     slots: list[Tensor] = []
     kept: list[Tensor] = []
     keeps = gram.layout.keeps
-    if needs_grad and not keeps:
-        kept = [torch.zeros_like(gram.z, dtype=torch.float32)]
+    product = _Product(gram) if needs_grad and not keeps else None
     for block in gram.super_blocks():
         gradients = _gradients(gram, epilogue, block) if needs_grad else []
         for region, tile in _regions(gram, block):
             slots.append(gram.renorm.new_zeros(region.down // tile * (region.across // tile)))
             empty = gram.renorm
             _run(gram, epilogue, region, _Targets(slots[-1], empty, gradients, block, empty, empty))
-        if needs_grad and keeps:
+        if product is not None:
+            product.add(gradients, block)
+        else:
             kept = gradients
-        elif needs_grad:
-            _multiply(kept[0], gradients, gram, block)
+    if product is not None:
+        kept = [product.finish()]
     return torch.cat(slots).sum(dtype=torch.float64).float(), kept
 
 
 def multiply(gram: Gram, gradients: list[Tensor]) -> Tensor:
     """Product of a kept G with ``z``, fp32."""
-    result = torch.zeros_like(gram.z, dtype=torch.float32)
-    _multiply(result, gradients, gram, gram.layout.gram)
-    return result
+    product = _Product(gram)
+    product.add(gradients, gram.layout.gram)
+    return product.finish()
 
 
 def logsumexp(gram: Gram, epilogue: Epilogue) -> Tensor:
@@ -142,13 +141,13 @@ def logsumexp(gram: Gram, epilogue: Epilogue) -> Tensor:
 
 def softmax_gradient(gram: Gram, epilogue: Epilogue, lse: Tensor, weights: Tensor) -> Tensor:
     """Gradient with respect to ``z``, fp32, of ``sum(weights * logsumexp of each row)``."""
-    result = torch.zeros_like(gram.z, dtype=torch.float32)
+    product = _Product(gram)
     for block in gram.super_blocks():
         gradients = _gradients(gram, epilogue, block)
         for region, _ in _regions(gram, block):
             _run(gram, epilogue, region, _Targets(lse, lse, gradients, block, lse, weights))
-        _multiply(result, gradients, gram, block)
-    return result
+        product.add(gradients, block)
+    return product.finish()
 
 
 def _regions(gram: Gram, block: Region) -> list[tuple[Region, int]]:
@@ -174,7 +173,8 @@ def _tiles(region: Region, block: int) -> int:
 def _gradients(gram: Gram, epilogue: Epilogue, block: Region) -> list[Tensor]:
     operands = 2 if epilogue.kind == "cross" else 1
     shape = (block.down, block.across)
-    return [gram.z.new_empty(shape, dtype=gram.gradient_dtype) for _ in range(operands)]
+    dtype = epilogue.narrow if gram.z.dtype.itemsize == 2 else torch.float32
+    return [gram.z.new_empty(shape, dtype=dtype) for _ in range(operands)]
 
 
 def _run(gram: Gram, epilogue: Epilogue, region: Region, targets: _Targets) -> None:
@@ -255,9 +255,7 @@ def _products(gram: Gram, region: Region, operands: int) -> Tensor:
     return products
 
 
-def _split(
-    gram: Gram, region: Region, operands: int, make: dict[str, Any]
-) -> tuple[int, Tensor]:
+def _split(gram: Gram, region: Region, operands: int, make: dict[str, Any]) -> tuple[int, Tensor]:
     """Products of a region in parts of the depth."""
     config, depth = gram.config, gram.layout.depth
     wanted = configs.parts(config, _tiles(region, config.block), depth)
@@ -273,15 +271,45 @@ def _split(
     return parts, products
 
 
-def _multiply(result: Tensor, gradients: list[Tensor], gram: Gram, block: Region) -> None:
-    """Add the products of a super-block's G, and of its mirror image, with ``z``."""
-    for operand, g in enumerate(gradients):
-        first = operand * gram.layout.rows
-        rows = slice(first + block.top, first + block.top + block.down)
-        columns = slice(first + block.left, first + block.left + block.across)
-        _add_product(result[rows], g, gram.z[columns], gram.precision)
-        if not block.triangular:
-            _add_product(result[columns], g.T, gram.z[rows], gram.precision)
+class _Product:
+    """``G z`` in fp32, added up over super-blocks.
+
+    Operands of 16 bits are rounded once more, to the dtype of G, less what all rows share: of rows
+    that are nearly equal, rounding would leave little of their differences, which are all that the
+    gradient has once its part along each row is gone. What they share is added in fp32.
+    """
+
+    def __init__(self, gram: Gram) -> None:
+        self._gram = gram
+        self._result = torch.zeros_like(gram.z, dtype=torch.float32)
+        self._shared: Tensor | None = None
+        if gram.z.dtype.itemsize == 2:
+            count = gram.layout.batch * len(gram.z) // gram.layout.rows
+            self._shared = gram.z.sum(dim=0, dtype=torch.float32) / count
+            self._sums = torch.zeros_like(gram.renorm)
+
+    def add(self, gradients: list[Tensor], block: Region) -> None:
+        """Add the products of a super-block's G, and of its mirror image, with ``z``."""
+        for operand, g in enumerate(gradients):
+            first = operand * self._gram.layout.rows
+            rows = slice(first + block.top, first + block.top + block.down)
+            columns = slice(first + block.left, first + block.left + block.across)
+            self._add(rows, g, columns)
+            if not block.triangular:
+                self._add(columns, g.T, rows)
+
+    def _add(self, rows: slice, g: Tensor, columns: slice) -> None:
+        right = self._gram.z[columns]
+        if self._shared is not None:
+            right = (right - self._shared).to(g.dtype)
+            self._sums[rows] += g.sum(dim=1, dtype=torch.float32)
+        _add_product(self._result[rows], g, right, self._gram.precision)
+
+    def finish(self) -> Tensor:
+        """The product."""
+        if self._shared is not None:
+            self._result.addcmul_(self._sums[:, None], self._shared)
+        return self._result
 
 
 def _statistics(like: Tensor, length: int, tiles: int, triangular: bool) -> Tensor:
@@ -315,7 +343,6 @@ def matrix_product(left: Tensor, right: Tensor, out: Tensor, precision: str) -> 
 
 def _add_product(out: Tensor, left: Tensor, right: Tensor, precision: str) -> None:
     """``out += left @ right``, in fp32."""
-    right = right.to(left.dtype)
     if left.dtype == torch.float32:
         with fp32_products(precision):
             torch.addmm(out, left, right, out=out)

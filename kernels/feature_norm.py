@@ -17,9 +17,6 @@ from kernels.ops import on_device, register_macs, require_support
 from kernels.plan import Layout, layout
 from losses.autograd import first_order, needs_gradient
 
-WHOLE = Epilogue(entry=square, exclude=False)
-CROSS = Epilogue(kind="cross", exclude=False)
-
 
 def fused_norm(
     narrow: torch.dtype, strategy: str | None, a: Tensor, b: Tensor | None = None
@@ -27,7 +24,7 @@ def fused_norm(
     """``||a.T @ b||_F^2``, and the diagonal of ``a.T @ b``.
 
     Args:
-        narrow: dtype of the operands of the products.
+        narrow: dtype of the operands of the products; fp16 if no entry is large.
         strategy: one of ``configs.STRATEGIES``; None for the fastest by the table.
         a: N x D, fp32.
         b: N x D, fp32; default ``a``.
@@ -46,8 +43,21 @@ def layouts(batch: int, dim: int, operands: int) -> list[Layout]:
     return [layout(dim, batch, views=operands, both=operands == 2)]
 
 
-def _epilogue(shape: Sequence[int], operands: int) -> Epilogue:
-    return CROSS if operands == 2 and shape[0] <= shape[1] else WHOLE
+def _is_cross(shape: Sequence[int], operands: int) -> bool:
+    return operands == 2 and shape[0] <= shape[1]
+
+
+def _scale(narrow: torch.dtype, gram: Layout) -> float:
+    """What G is multiplied by: so its entries, sums over the depth, have the range of fp16."""
+    return 1 / gram.depth if narrow == torch.float16 else 1.0
+
+
+def _epilogue(shape: Sequence[int], operands: int, narrow: torch.dtype, gram: Layout) -> Epilogue:
+    """The squares of the Gram's entries, or their products with those of the other Gram."""
+    scale = _scale(narrow, gram)
+    if _is_cross(shape, operands):
+        return Epilogue(kind="cross", exclude=False, p0=scale, narrow=narrow)
+    return Epilogue(entry=square, exclude=False, p0=scale, narrow=narrow)
 
 
 def _stack(operands: list[Tensor], narrow: torch.dtype, shape: Layout) -> Tensor:
@@ -82,7 +92,8 @@ def feature_norm(
         z = _stack(operands, getattr(torch, narrow), grams[0])
         ones = z.new_ones(len(z), dtype=torch.float32)
         gram = Gram(z, ones, grams[0], strategy)
-        norm, kept = sum_pairs(gram, _epilogue(shape, len(operands)), needs_grad)
+        epilogue = _epilogue(shape, len(operands), z.dtype, grams[0])
+        norm, kept = sum_pairs(gram, epilogue, needs_grad)
         rounded = _unstack(z, len(operands), shape)
         diagonal = (operands[0] * operands[-1]).sum(dim=0)
         of_rounded = (rounded[0].float() * rounded[-1].float()).sum(dim=0)
@@ -102,9 +113,8 @@ def _(
     z = operands[0].new_empty(count * gram.rows, gram.depth, dtype=dtype)
     kept = operands[0].new_empty(0, dtype=torch.float32)
     if needs_grad and gram.keeps:
-        g = torch.bfloat16 if dtype.itemsize == 2 else torch.float32
-        grams = 2 if _epilogue(shape, count) is CROSS else 1
-        kept = z.new_empty(grams, gram.gram.down, gram.gram.across, dtype=g)
+        grams = 2 if _is_cross(shape, count) else 1
+        kept = z.new_empty(grams, gram.gram.down, gram.gram.across)
     elif needs_grad:
         kept = z.new_empty(1, *z.shape, dtype=torch.float32)
     fp32 = operands[0].new_empty(shape[1], dtype=torch.float32)
@@ -121,14 +131,13 @@ def feature_norm_backward(
     with on_device(z):
         product = kept[0]
         if gram.keeps:
-            product = multiply(Gram(z, z.new_empty(0), gram), list(kept))
+            ones = z.new_ones(len(z), dtype=torch.float32)
+            product = multiply(Gram(z, ones, gram), list(kept))
         rounded = _unstack(z, count, shape)
         slope = (of_diagonal + 2 * lost * of_norm) * (2 if count == 1 else 1)
         return [
-            torch.addcmul(found * of_norm, other.float(), slope)
-            for found, other in zip(
-                _unstack(product, count, shape), reversed(rounded), strict=True
-            )
+            torch.addcmul(found * (of_norm / _scale(z.dtype, gram)), other.float(), slope)
+            for found, other in zip(_unstack(product, count, shape), reversed(rounded), strict=True)
         ]
 
 

@@ -48,9 +48,9 @@ def mutual_information(rho, gap, eps):
 
 
 @jit
-def square(rho, p0, p1):
-    """rho^2 and its slope."""
-    return rho * rho, 2 * rho
+def square(rho, scale, p1):
+    """rho^2, and its slope times ``scale``."""
+    return rho * rho, 2 * scale * rho
 
 
 @jit

@@ -44,9 +44,7 @@ def on_device(z: Tensor) -> AbstractContextManager[Any]:
     return torch.cuda.device(z.device) if z.is_cuda else nullcontext()
 
 
-def register_macs(
-    op: Any, macs: Callable[..., int], constants: Sequence[int] = ()
-) -> None:
+def register_macs(op: Any, macs: Callable[..., int], constants: Sequence[int] = ()) -> None:
     """Tell ``FlopCounterMode`` and fvcore what an op costs.
 
     Args:

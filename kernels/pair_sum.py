@@ -83,7 +83,7 @@ def pair_sum(
         if needs_grad and shape.keeps:
             g = kept[0]
         elif needs_grad:
-            z = project(kept[0], rows, how, shape, z_a.shape[1])
+            z = project(z_a, z_b, kept[0], rows, how, shape)
         return torch.stack([rows.pairs[0].sum(), total]), z, rows.facts, rows.pairs, g
 
 

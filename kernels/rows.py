@@ -16,6 +16,13 @@ from kernels import plan
 from kernels.language import cdiv, jit, power_of_two, tl
 from kernels.plan import Layout
 
+OPERAND = {
+    torch.float32: torch.float32,
+    torch.float16: torch.float16,
+    torch.bfloat16: torch.float16,
+}
+"""Dtype of the products' operands: no entry of a normalised row needs the range of bf16, and the
+digits of fp16 leave an eighth of the error in rho."""
 CHUNK = 1024
 """Features of a row that a program holds at once."""
 BLOCK = 2048
@@ -80,7 +87,7 @@ class Normalisation:
 
 def empty_rows(z_a: Tensor, layout: Layout) -> Rows:
     """Room for the rows of both views."""
-    z = z_a.new_empty(2 * layout.rows, layout.depth)
+    z = z_a.new_empty(2 * layout.rows, layout.depth, dtype=OPERAND[z_a.dtype])
     facts = z_a.new_empty(len(FACTS), 2 * layout.rows, dtype=torch.float32)
     pairs = z_a.new_empty(len(PAIR_FACTS), layout.batch, dtype=torch.float32)
     return Rows(z, facts, pairs)
@@ -89,7 +96,11 @@ def empty_rows(z_a: Tensor, layout: Layout) -> Rows:
 def _blocks(dim: int) -> dict[str, int]:
     """Rows and features that a program holds at once."""
     chunk = min(CHUNK, power_of_two(dim))
-    return {"ROWS": min(max(1, BLOCK // chunk), plan.ROW_MULTIPLE), "CHUNK": chunk, "num_warps": WARPS}
+    return {
+        "ROWS": min(max(1, BLOCK // chunk), plan.ROW_MULTIPLE),
+        "CHUNK": chunk,
+        "num_warps": WARPS,
+    }
 
 
 def make_rows(z_a: Tensor, z_b: Tensor, how: Normalisation, layout: Layout) -> Rows:
@@ -97,7 +108,7 @@ def make_rows(z_a: Tensor, z_b: Tensor, how: Normalisation, layout: Layout) -> R
     found = empty_rows(z_a, layout)
     dim = z_a.shape[1]
     # entries of about 1 are where fp16 has the most digits
-    factor = dim**0.5 if z_a.dtype == torch.float16 else 1.0
+    factor = dim**0.5 if found.z.dtype == torch.float16 else 1.0
     blocks = _blocks(dim)
     rows_kernel[(layout.rows // blocks["ROWS"],)](
         z_a, z_b, found.z, found.facts, found.pairs, layout.batch, layout.rows, dim, layout.depth,
@@ -107,7 +118,9 @@ def make_rows(z_a: Tensor, z_b: Tensor, how: Normalisation, layout: Layout) -> R
     return found
 
 
-def project(product: Tensor, rows: Rows, how: Normalisation, layout: Layout, dim: int) -> Tensor:
+def project(
+    z_a: Tensor, z_b: Tensor, product: Tensor, rows: Rows, how: Normalisation, layout: Layout
+) -> Tensor:
     """Gradient of the embeddings from ``G z``; it takes the place of ``rows.z``.
 
     Returns:
@@ -115,12 +128,13 @@ def project(product: Tensor, rows: Rows, how: Normalisation, layout: Layout, dim
     """
     narrow = rows.z.dtype.itemsize == 2
     out = rows.z.view(torch.bfloat16) if narrow else rows.z
+    dim = z_a.shape[1]
     blocks = _blocks(dim)
     unused = rows.facts
-    for first in (0, layout.rows):
+    for x, first in ((z_a, 0), (z_b, layout.rows)):
         gradient_kernel[(cdiv(layout.batch, blocks["ROWS"]),)](
-            unused, unused, rows.z[first:], rows.facts[:, first:], unused, unused, product[first:],
-            unused, out[first:], layout.batch, 2 * layout.rows, dim, layout.depth, layout.depth,
+            x, unused, rows.facts[:, first:], unused, unused, product[first:], unused, out[first:],
+            layout.batch, 2 * layout.rows, dim, layout.depth, layout.depth,
             PROJECT=True, POSITIVES=False, CENTRE=how.centre, **blocks,
         )  # fmt: skip
     return out
@@ -136,7 +150,7 @@ def gradients(
         z_a: N x D, contiguous.
         z_b: N x D, contiguous.
         source: ``G z``, or if ``projected`` what ``project`` made of it.
-        rows: of the views; where ``projected``, ``z`` is not read.
+        rows: of the views; ``z`` is not read.
         weights: incoming gradients of the two parts of the loss, positives first.
         centre: each row's mean was subtracted.
         layout: of the rows.
@@ -148,7 +162,7 @@ def gradients(
     for x, other, first in ((z_a, z_b, 0), (z_b, z_a, layout.rows)):
         facts, of_other = rows.facts[:, first:], rows.facts[:, layout.rows - first :]
         gradient_kernel[(cdiv(layout.batch, blocks["ROWS"]),)](
-            x, other, rows.z[first:], facts, of_other, rows.pairs, source[first:], weights,
+            x, other, facts, of_other, rows.pairs, source[first:], weights,
             out[first > 0], layout.batch, 2 * layout.rows, dim, layout.depth, dim,
             PROJECT=not projected, POSITIVES=True, CENTRE=centre, **blocks,
         )  # fmt: skip
@@ -205,7 +219,9 @@ def _norm(
 @jit
 def _unit(x, mean, offset, divisor):
     """Entries of rows, normalised: what rows of two features differ by is not lost to rounding."""
-    return tl.div_rn((x - mean[:, None]) - offset[:, None], tl.broadcast_to(divisor[:, None], x.shape))
+    return tl.div_rn(
+        (x - mean[:, None]) - offset[:, None], tl.broadcast_to(divisor[:, None], x.shape)
+    )
 
 
 @jit
@@ -222,8 +238,12 @@ def rows_kernel(
 ):  # fmt: skip
     """Write rows of both views to ``z`` with their facts, and those of the pairs."""
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    mean_a, offset_a, divisor_a, along_a = _norm(x_a, i, batch, dim, radius, CENTRE, CLIP, ROWS, CHUNK)
-    mean_b, offset_b, divisor_b, along_b = _norm(x_b, i, batch, dim, radius, CENTRE, CLIP, ROWS, CHUNK)
+    mean_a, offset_a, divisor_a, along_a = _norm(
+        x_a, i, batch, dim, radius, CENTRE, CLIP, ROWS, CHUNK
+    )
+    mean_b, offset_b, divisor_b, along_b = _norm(
+        x_b, i, batch, dim, radius, CENTRE, CLIP, ROWS, CHUNK
+    )
     product = tl.zeros((ROWS, CHUNK), tl.float32)
     minus = tl.zeros((ROWS, CHUNK), tl.float32)
     plus = tl.zeros((ROWS, CHUNK), tl.float32)
@@ -281,27 +301,28 @@ def _store_facts(out, fields, mean, offset, divisor, along, renorm):
 
 @jit
 def _along(
-    g, z, i, depth, batch, dim, CENTRE: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr
+    g, x, i, depth, batch, dim, mean, offset, divisor,
+    CENTRE: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """The mean of each row's gradient, and its part along the row."""
     total = tl.zeros((ROWS, CHUNK), tl.float32)
     along = tl.zeros((ROWS, CHUNK), tl.float32)
     for start in range(0, dim, CHUNK):
         column = start + tl.arange(0, CHUNK)
-        inside = (i[:, None] < batch) & (column[None, :] < dim)
+        a, inside = _load(x, i, column, batch, dim)
         place = i[:, None].to(tl.int64) * depth + column[None, :]
         value = tl.load(g + place, mask=inside, other=0.0)
         total += value
-        along += value * tl.load(z + place, mask=inside, other=0.0).to(tl.float32)
-    mean = tl.zeros((ROWS,), tl.float32)
+        along += value * _unit(a, mean, offset, divisor)
+    mean_g = tl.zeros((ROWS,), tl.float32)
     if CENTRE:
-        mean = tl.sum(total, axis=1) / dim
-    return mean, tl.sum(along, axis=1)
+        mean_g = tl.sum(total, axis=1) / dim
+    return mean_g, tl.sum(along, axis=1)
 
 
 @jit
 def gradient_kernel(
-    x, x_other, z, facts, facts_other, pairs, source, weights, out,
+    x, x_other, facts, facts_other, pairs, source, weights, out,
     batch, fields, dim, depth, out_stride,
     PROJECT: tl.constexpr, POSITIVES: tl.constexpr, CENTRE: tl.constexpr,
     ROWS: tl.constexpr, CHUNK: tl.constexpr,
@@ -309,22 +330,25 @@ def gradient_kernel(
     """Gradients of rows of one view, from that of the Gram and those of the positive pairs.
 
     With ``PROJECT``, ``source`` is what the products of the Gram's gradient with ``z`` gave, and
-    it goes back through the normalisation; otherwise it has done so already. With ``POSITIVES``
-    both parts are weighted by the loss's two incoming gradients, ``weights``, and added.
+    it goes back through the normalisation; otherwise it has done so already. What goes is taken
+    from the exact rows: of rows that are nearly equal, it is nearly all. With ``POSITIVES`` both
+    parts are weighted by the loss's two incoming gradients, ``weights``, and added.
     """
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     real = i < batch
+    mean = tl.load(facts + i, mask=real, other=0.0)
+    offset = tl.load(facts + fields + i, mask=real, other=0.0)
     divisor = tl.load(facts + 2 * fields + i, mask=real, other=1.0)
-    scale = (1 / divisor)[:, None]
     along = tl.load(facts + 3 * fields + i, mask=real, other=0.0)[:, None]
+    scale = (1 / divisor)[:, None]
     if PROJECT:
         renorm = tl.load(facts + 4 * fields + i, mask=real, other=0.0)[:, None]
         inverse = tl.where(renorm > 0, 1 / tl.where(renorm > 0, renorm, 1.0), 0.0)
-        mean_g, part = _along(source, z, i, depth, batch, dim, CENTRE, ROWS, CHUNK)
-        part = part[:, None] * renorm * along
+        mean_g, part = _along(
+            source, x, i, depth, batch, dim, mean, offset, divisor, CENTRE, ROWS, CHUNK
+        )
+        part = part[:, None] * along
     if POSITIVES:
-        mean = tl.load(facts + i, mask=real, other=0.0)
-        offset = tl.load(facts + fields + i, mask=real, other=0.0)
         mean_other = tl.load(facts_other + i, mask=real, other=0.0)
         offset_other = tl.load(facts_other + fields + i, mask=real, other=0.0)
         divisor_other = tl.load(facts_other + 2 * fields + i, mask=real, other=1.0)
@@ -340,13 +364,12 @@ def gradient_kernel(
         inside = (i[:, None] < batch) & (column[None, :] < dim)
         place = i[:, None].to(tl.int64) * depth + column[None, :]
         g = tl.load(source + place, mask=inside, other=0.0).to(tl.float32)
+        a, inside = _load(x, i, column, batch, dim)
+        a = _unit(a, mean, offset, divisor)
         if PROJECT:
-            u = tl.load(z + place, mask=inside, other=0.0).to(tl.float32)
-            g = scale * ((g - mean_g[:, None]) * inverse - u * part)
+            g = scale * inverse * ((g - mean_g[:, None]) - a * part)
         if POSITIVES:
-            a, inside = _load(x, i, column, batch, dim)
             b, inside = _load(x_other, i, column, batch, dim)
-            a = _unit(a, mean, offset, divisor)
             b = _unit(b, mean_other, offset_other, divisor_other)
             # (a - b) - a gap, not b - a rho: near rho = 1 both are small, and b - a rho cancels
             near = slope_gap * ((a - sign * b) - a * (gap * along))

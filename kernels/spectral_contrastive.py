@@ -27,7 +27,7 @@ def fused(
 ) -> dict[str, Tensor]:  # fmt: skip
     """Tiles of the product of both views that never leave the chip, or only their gradient does."""
     name, radius, batch = "spectral_contrastive", hp.mu**0.5, len(z_a)
-    on, off = pair_terms(name, z_a, z_b, 0.0, 0.0, radius, strategy, precision)
+    on, off = pair_terms(name, z_a, z_b, 1.0, 0.0, radius, strategy, precision)
     return {
         "positives": on * (-2 * hp.scale / batch),
         "negatives": off * (hp.scale / (batch * (batch - 1))),

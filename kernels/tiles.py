@@ -59,7 +59,7 @@ def _finish(
 
     ``KIND``:
         "sum": the sum of ``ENTRY`` over its pairs, and G, the derivative in the Gram.
-        "cross": the sum of the products with those of another Gram, and G of both.
+        "cross": the sum of the products with those of another Gram, and ``p0`` G of both.
         "logsumexp": each row's and column's largest score and sum of exponentials.
         "softmax": G of a loss of the rows' logsumexps.
     """
@@ -78,9 +78,9 @@ def _finish(
     if KIND == "cross":
         _store_sum(out + tile, product * other, counts, same_view & (row != column))
         if GRADIENT:
-            _store(g, g_mirror, tl.where(counts, 2 * other, 0.0),
+            _store(g, g_mirror, tl.where(counts, 2 * p0 * other, 0.0),
                    down, across, width, row != column, MIRROR)  # fmt: skip
-            _store(g_other, g_other_mirror, tl.where(counts, 2 * product, 0.0),
+            _store(g_other, g_other_mirror, tl.where(counts, 2 * p0 * product, 0.0),
                    down, across, width, row != column, MIRROR)  # fmt: skip
     else:
         of_row = tl.load(renorm + i)[:, None]

@@ -11,6 +11,7 @@ from losses.costs import PASSES, Cost, Exchange, Problem, all_gather_bytes
 from losses.discovery import import_all
 from losses.loss import Loss
 from losses.naming import pick
+from losses.precision import PRODUCTS, products
 from losses.registry import (
     LossSpec,
     cost_model,
@@ -24,6 +25,7 @@ from losses.registry import (
 
 __all__ = [
     "PASSES",
+    "PRODUCTS",
     "Choice",
     "Cost",
     "Exchange",
@@ -38,6 +40,7 @@ __all__ = [
     "import_all",
     "names",
     "pick",
+    "products",
     "register",
     "spec",
 ]

@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from losses.naming import pick
+
+MODES = ("default", "max-autotune-no-cudagraphs")
+"""Graphs are the harness's business: it replays every contender or none."""
 Compute = Callable[..., dict[str, Tensor]]
 _numbers = itertools.count()
 
@@ -26,13 +30,16 @@ class Compiled:
         self._reference = reference
         self._ready: dict[Any, Compute] = {}
 
-    def __call__(self, hyperparameters: Any, *views: Tensor) -> dict[str, Tensor]:
-        """The weighted terms of the loss."""
+    def __call__(
+        self, hyperparameters: Any, *views: Tensor, mode: str = "default"
+    ) -> dict[str, Tensor]:
+        """The weighted terms of the loss; ``mode`` is that of ``torch.compile``."""
+        pick("mode of torch.compile", mode, MODES)
         kinds = ((v.shape, v.dtype, v.device, v.requires_grad) for v in views)
-        key = (hyperparameters, torch.is_grad_enabled(), *kinds)
+        key = (hyperparameters, mode, torch.is_grad_enabled(), *kinds)
         if key not in self._ready:
             copied = _copy(self._reference)
-            self._ready[key] = torch.compile(copied, dynamic=False, fullgraph=True)
+            self._ready[key] = torch.compile(copied, dynamic=False, fullgraph=True, mode=mode)
         return self._ready[key](hyperparameters, *views)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Compiled":

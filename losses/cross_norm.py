@@ -8,8 +8,7 @@ precision, never in TF32.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,9 +18,9 @@ from torch.autograd import Function
 from losses.autograd import first_order, needs_gradient
 from losses.costs import Problem
 from losses.pairs import add_product, add_products, symmetric_gram, tiles_of
+from losses.precision import fp32_products
 from losses.tiles import GRAM_SIDE, gram_entries, mirrored_entries
 
-EXACT = ("ieee", "none")
 TILE_ARRAYS = 3
 """Tile-sized arrays alive at once in a sweep."""
 
@@ -79,23 +78,6 @@ def swept_norm_macs(problem: Problem, operands: int, side: int) -> tuple[int, in
 
 
 _COUNTS = (gram_entries, mirrored_entries)
-
-
-@contextmanager
-def fp32_products(precision: str) -> Iterator[None]:
-    """fp32 products in "ieee" fp32 or in "tf32", whatever the user set for the whole process."""
-    settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    chosen = [setting.fp32_precision for setting in settings]
-    if precision == "ieee" and all(setting in EXACT for setting in chosen):
-        yield
-        return
-    for setting in settings:
-        setting.fp32_precision = precision
-    try:
-        yield
-    finally:
-        for setting, before in zip(settings, chosen, strict=True):
-            setting.fp32_precision = before
 
 
 def _grams(operands: tuple[Tensor, ...]) -> list[Tensor]:

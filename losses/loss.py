@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from losses.autograd import no_autocast
+from losses.precision import own_precision
 
 
 class Loss(nn.Module):
@@ -50,7 +50,7 @@ class Loss(nn.Module):
     def terms(self, *views: Tensor) -> dict[str, Tensor]:
         """Weighted parts of the loss, by name; they add up to ``forward(*views)``."""
         self._validate(views)
-        with no_autocast(views[0].device.type):
+        with own_precision(views[0].device.type):
             if self._widen:
                 views = tuple(v.to(torch.promote_types(v.dtype, torch.float32)) for v in views)
             return self._compute(self.hyperparameters, *views)

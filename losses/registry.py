@@ -142,7 +142,7 @@ def cost_model(loss: str, name: str) -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         if name == "reference":
-            _enter(_SPECS[loss].cost_models, "compiled", function)
+            _enter(_SPECS[loss].cost_models, "compiled", lambda problem, mode="": function(problem))
         return _enter(_SPECS[loss].cost_models, name, function)
 
     return decorate

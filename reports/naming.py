@@ -24,12 +24,12 @@ def _setting(text: str) -> str:
 
 
 def implementation(row: pd.Series) -> str:
-    """Name of the implementation; of ``auto``, what it chose."""
+    """Name of the implementation, with its options and precision; of ``auto``, what it chose."""
     chosen, options = row.get("chosen"), row.get("options")
     name = str(row["implementation"])
     if name == "auto" and isinstance(chosen, str):
         name = f"auto: {chosen}"
-    return f"{name} {options}" if isinstance(options, str) and options else name
+    return " ".join([name, *(text for text in (options, row.get("products")) if text)])
 
 
 def milliseconds(value: float) -> str:

@@ -15,12 +15,12 @@ ERRORS = tuple(
 )
 MEASURED = (
     *("median_ms", "p20_ms", "p80_ms", "samples_ms", "peak_bytes", "first_call_ms"),
-    *("pair_group", "pair_processes", "pair_noise", *ERRORS),
+    *("pair_group", "pair_processes", "pair_noise", "floor_ms", "energy_mj", *ERRORS),
 )
 COUNTED = (
     *("gmacs", "forward_macs_cost_model", "title", "variant", "saved_bytes"),
     *("off_diagonal_entries", "official_communicated_bytes", "gather_layer", "global_batch_norm"),
-    *("chosen", "contender", "contender_version", "options", "parity"),
+    *("chosen", "contender", "contender_version", "options", "products", "parity"),
 )
 
 
@@ -44,7 +44,7 @@ def load(paths: Sequence[Path]) -> pd.DataFrame:
     # A case that failed early lacks fields: tables show them as missing.
     records = records.reindex(columns=list(dict.fromkeys([*records.columns, *COUNTED, *MEASURED])))
     records.loc[records["status"] != "ok", list(MEASURED)] = None
-    for name in ("contender", "options"):
+    for name in ("contender", "options", "products"):
         records[name] = records[name].fillna("")
     return records.drop_duplicates("key", keep="last").reset_index(drop=True)
 

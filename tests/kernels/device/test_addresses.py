@@ -8,7 +8,7 @@ from kernels import engine
 from kernels.configs import STRATEGIES
 from kernels.engine import Epilogue, Gram
 from kernels.maths import no_part, square
-from kernels.plan import Layout, Region
+from kernels.plan import Region, layout
 from kernels.rows import FACTS, PAIR_FACTS, Normalisation, make_rows, rows_kernel
 
 DEPTH = 64
@@ -28,7 +28,7 @@ def test_tiles_of_far_rows(strategy, device):
     gram = Region(FAR, FAR, ROWS, ROWS)
     total, g = torch.zeros(4, device=device), torch.empty(ROWS, ROWS, device=device)
     with small_tiles():
-        rows = Gram(z, renorm, Layout(length, length, DEPTH, views=1), strategy)
+        rows = Gram(z, renorm, layout(length, DEPTH, views=1), strategy)
         targets = engine._Targets(total, total, [g], gram, total, total)
         engine._run(rows, Epilogue(entry=square), gram, targets)
     products = z[FAR:].double() @ z[FAR:].double().T
@@ -48,7 +48,8 @@ def test_second_view_begins_far(device):
         z_a, z_b, z, facts, pairs, ROWS, FAR, DEPTH, DEPTH, 1.0, 0.0, 0.0, 0.0,
         POSITIVE=no_part, CENTRE=True, CLIP=False, ROWS=ROWS, CHUNK=DEPTH,
     )  # fmt: skip
-    near = make_rows(z_a, z_b, Normalisation(no_part, centre=True), Layout(ROWS, ROWS, DEPTH))
+    with small_tiles():
+        near = make_rows(z_a, z_b, Normalisation(no_part, centre=True), layout(ROWS, DEPTH))
     assert torch.equal(torch.cat([z[:ROWS], z[FAR:]]), near.z)
     assert torch.equal(torch.cat([facts[:, :ROWS], facts[:, FAR : FAR + ROWS]], 1), near.facts)
     assert torch.equal(pairs, near.pairs)

@@ -160,26 +160,26 @@ def test_bad_views_are_named(name, views, message, device):
 
 @every_loss
 def test_fp64_is_sent_elsewhere(name, device):
-    with pytest.raises(NotImplementedError, match="float64.*implementation='gram'"):
+    with pytest.raises(NotImplementedError, match=r"float64.*implementation='gram'"):
         losses.create(name, "triton")(*batch(device, torch.float64))
 
 
 def test_more_views_are_sent_elsewhere(device):
     views = [*batch(device), *batch(device)][:3]
-    with pytest.raises(NotImplementedError, match="got 3.*implementation='gram'"):
+    with pytest.raises(NotImplementedError, match=r"got 3.*implementation='gram'"):
         losses.create("smi", "triton")(*views)
 
 
 @every_loss
 def test_unknown_strategy(name, device):
-    message = "unknown strategy 'cublass'; did you mean 'cublas'.*known: cublas, fused, split"
+    message = r"unknown strategy 'cublass'; did you mean 'cublas'.*known: cublas, fused, split"
     with pytest.raises(ValueError, match=message):
         losses.create(name, "triton", strategy="cublass")(*batch(device))
 
 
 @pytest.mark.parametrize("name", ["nt_xent", "smi", "spectral_contrastive"])
 def test_unknown_precision(name, device):
-    with pytest.raises(ValueError, match="unknown precision 'bf16'.*known: ieee, tf32"):
+    with pytest.raises(ValueError, match=r"unknown precision 'bf16'.*known: ieee, tf32"):
         losses.create(name, "triton", precision="bf16")(*batch(device))
 
 

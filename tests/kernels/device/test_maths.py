@@ -12,8 +12,8 @@ BLOCK = 256
 
 
 @jit
-def information_kernel(rho, out, slope, eps, BLOCK: tl.constexpr):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+def information_kernel(rho, out, slope, eps, block: tl.constexpr):
+    i = tl.program_id(0) * block + tl.arange(0, block)
     value = tl.load(rho + i)
     f, inverse = mutual_information(value, 1 - tl.abs(value), eps)
     tl.store(out + i, f)
@@ -21,8 +21,8 @@ def information_kernel(rho, out, slope, eps, BLOCK: tl.constexpr):
 
 
 @jit
-def logarithm_kernel(s, out, BLOCK: tl.constexpr):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+def logarithm_kernel(s, out, block: tl.constexpr):
+    i = tl.program_id(0) * block + tl.arange(0, block)
     tl.store(out + i, log1p_of_quotient(tl.load(s + i)))
 
 
@@ -30,7 +30,7 @@ def information(rho, eps, device):
     """f and 1 / (1 - rho^2 + eps) by the kernels' function, in fp64 as numpy's."""
     rho = torch.tensor(rho, device=device)
     f, inverse = torch.empty_like(rho), torch.empty_like(rho)
-    information_kernel[(len(rho) // BLOCK,)](rho, f, inverse, eps, BLOCK=BLOCK)
+    information_kernel[(len(rho) // BLOCK,)](rho, f, inverse, eps, block=BLOCK)
     return f.cpu().double().numpy(), inverse.cpu().double().numpy()
 
 
@@ -82,6 +82,6 @@ def test_logarithm_near_one(device):
     s = np.concatenate([sizes, -sizes]).astype(np.float32)
     on_device = torch.tensor(s, device=device)
     found = torch.empty_like(on_device)
-    logarithm_kernel[(len(s) // BLOCK,)](on_device, found, BLOCK=BLOCK)
+    logarithm_kernel[(len(s) // BLOCK,)](on_device, found, block=BLOCK)
     expected = 2 * np.arctanh(s.astype(np.float64))
     assert np.max(np.abs(found.cpu().double().numpy() / expected - 1)) < 5e-7
