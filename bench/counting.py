@@ -28,8 +28,8 @@ def count(case: Case) -> dict[str, Any]:
         Flat fields. ``macs``, ``gmacs``, ``gflops`` and ``off_diagonal_entries`` are of all
         ``evaluations`` of the job, in the case's pass; ``*_cost_model``, ``*_fvcore`` and
         ``*_flop_counter`` of one evaluation, and so what a step executes beyond the algorithm,
-        ``recomputed_macs`` and ``padding_macs``; bytes are those of one device. Communicated are those
-        of the case as it is distributed, and of the loss's official data-parallel code.
+        ``recomputed_macs`` and ``padding_macs``; bytes are those of one device. Communicated are
+        those of the case as it is distributed, and of the loss's official data-parallel code.
     """
     if case.contender:
         return _count_contender(case)

@@ -1,4 +1,4 @@
-"""What the matrix products of a pass take at least on a GPU: those of its library, of that shape."""
+"""What the matrix products of a pass take at least on a GPU: by its library, of that shape."""
 
 from statistics import median
 
@@ -16,7 +16,7 @@ def floor_ms(case: Case) -> float:
     """Milliseconds that the library needs for the least multiply-adds of a pass.
 
     Those are half of the symmetric Gram of both views, 2 N^2 D, and for a step the product of its
-    gradient with them, 4 N^2 D: what KERNELS computes at least. On bf16 operands, unless the case
+    gradient with them, 4 N^2 D. On bf16 operands, unless the case
     has fp32 ones and no lower precision.
     """
     dtype = torch.float32 if case.dtype == "float32" and not case.products else torch.bfloat16

@@ -146,9 +146,9 @@ def launches(capability: int) -> list[Launch]:
 def examine_all(work: Sequence[Launch], capability: int) -> Iterator[Finding]:
     """Compile launches for an architecture, several at a time."""
     # a path in the machine code would make its size depend on where the project lies
-    with mock.patch.dict(os.environ, {"TRITON_DISABLE_LINE_INFO": "1"}):
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            yield from pool.map(lambda launch: examine(launch, capability), work)
+    stable = mock.patch.dict(os.environ, {"TRITON_DISABLE_LINE_INFO": "1"})
+    with stable, ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(lambda launch: examine(launch, capability), work)
 
 
 def table(findings: Iterable[Finding]) -> str:
@@ -261,8 +261,8 @@ def _recording(found: dict[Launch, None], kind: str, config: Any) -> Iterator[No
     small = mock.Mock(wraps=config, **{**vars(config), "side": 256, "product_side": 256})
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(JITFunction, "run", record))
-        stack.enter_context(mock.patch("kernels.configs.lookup", lambda device, kind: small))
-        stack.enter_context(mock.patch("kernels.ops.why_unsupported", lambda device: None))
+        stack.enter_context(mock.patch("kernels.configs.lookup", return_value=small))
+        stack.enter_context(mock.patch("kernels.ops.why_unsupported", return_value=None))
         yield
 
 

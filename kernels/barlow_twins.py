@@ -23,4 +23,4 @@ def fused(
 @cost_model("barlow_twins", "triton")
 def cost(problem: Problem, strategy: str | None = None) -> Cost:
     """Each pair of rows once, and once more for the gradient of either."""
-    return gram_cost("barlow_twins", problem, layouts(problem.batch, problem.dim, operands=2))
+    return gram_cost("barlow_twins", problem, layouts((problem.batch, problem.dim), operands=2))

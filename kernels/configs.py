@@ -1,4 +1,4 @@
-"""Tile sizes and strategies by architecture, from ``tuned.json``, which ``lossbench tune`` writes."""
+"""Tile sizes and strategies by architecture, from ``tuned.json``."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the fused kernels cost: the algorithm's multiply-adds, and apart from them what they waste."""
+"""What the fused kernels cost: the algorithm's multiply-adds, and apart what they waste."""
 
 from kernels import plan
 from kernels.plan import Layout

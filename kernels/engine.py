@@ -26,8 +26,8 @@ class Epilogue:
         kind: of ``tiles._finish``.
         entry: kernel function ``(rho, p0, p1) -> (h, dh/drho)``; None where ``kind`` says it all.
         exclude: leave out the pairs of a sample with itself, or with its other view.
-        p0: first parameter of ``entry``; of "cross" what G is multiplied by, of the other kinds what
-            a score is.
+        p0: first parameter of ``entry``; of "cross" what G is multiplied by, of the others what a
+            score is.
         p1: second parameter of ``entry``.
         narrow: dtype of G where operands have 16 bits: bf16 has the range that any loss needs.
     """
@@ -124,7 +124,7 @@ def multiply(gram: Gram, gradients: list[Tensor]) -> Tensor:
 
 
 def logsumexp(gram: Gram, epilogue: Epilogue) -> Tensor:
-    """logsumexp of each row's scores; 0 for rows that only fill a tile."""
+    """Each row's logsumexp of its scores; 0 for rows that only fill a tile."""
     largest = torch.full_like(gram.renorm, float("-inf"))
     total = torch.zeros_like(gram.renorm)
     empty = gram.renorm

@@ -36,11 +36,12 @@ def fused_norm(
     return norm, diagonal
 
 
-def layouts(batch: int, dim: int, operands: int) -> list[Layout]:
+def layouts(shape: Sequence[int], operands: int) -> list[Layout]:
     """Of the Grams that are swept."""
+    batch, dim = shape
     if batch <= dim:
-        return [layout(batch, dim, views=1)] * operands
-    return [layout(dim, batch, views=operands, both=operands == 2)]
+        return [layout(shape, views=1)] * operands
+    return [layout((dim, batch), views=operands, both=operands == 2)]
 
 
 def _is_cross(shape: Sequence[int], operands: int) -> bool:
@@ -87,7 +88,7 @@ def feature_norm(
     That is the rounded operands, G or ``G z``, and what rounding took from the diagonal.
     """
     shape = operands[0].shape
-    grams = layouts(*shape, len(operands))
+    grams = layouts(shape, len(operands))
     with on_device(operands[0]):
         z = _stack(operands, getattr(torch, narrow), grams[0])
         ones = z.new_ones(len(z), dtype=torch.float32)
@@ -108,7 +109,7 @@ def _(
     operands: list[Tensor], narrow: str, needs_grad: bool, strategy: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     shape, count = operands[0].shape, len(operands)
-    gram = layouts(*shape, count)[0]
+    gram = layouts(shape, count)[0]
     dtype = getattr(torch, narrow)
     z = operands[0].new_empty(count * gram.rows, gram.depth, dtype=dtype)
     kept = operands[0].new_empty(0, dtype=torch.float32)
@@ -127,7 +128,7 @@ def feature_norm_backward(
     count: int,
 ) -> list[Tensor]:  # fmt: skip
     """Gradient of each operand, fp32."""
-    gram = layouts(*shape, count)[0]
+    gram = layouts(shape, count)[0]
     with on_device(z):
         product = kept[0]
         if gram.keeps:
@@ -165,13 +166,13 @@ feature_norm.register_autograd(_backward, setup_context=_setup)
 
 
 def _macs(shapes: Sequence[Sequence[int]], needs_grad: bool) -> int:
-    grams = layouts(*shapes[0], len(shapes))
+    grams = layouts(shapes[0], len(shapes))
     times = 3 if needs_grad and not grams[0].keeps else 1  # the gradient's product with the rows
     return times * sum(gram.macs for gram in grams)
 
 
 def _backward_macs(z: Sequence[int], shape: Sequence[int], count: int) -> int:
-    grams = layouts(*shape, count)
+    grams = layouts(shape, count)
     return 2 * sum(gram.macs for gram in grams) if grams[0].keeps else 0
 
 

@@ -28,7 +28,8 @@ else:
     class tl:  # type: ignore[no-redef]  # noqa: N801
         """Stands in for ``triton.language`` where kernels are defined."""
 
-        def constexpr(value: Any) -> Any:  # type: ignore[misc]
+        @staticmethod
+        def constexpr(value: Any) -> Any:
             """Stand in for the type of arguments that a kernel is compiled for."""
             return value
 

@@ -30,7 +30,7 @@ def log1p_of_quotient(s):
 
 @jit
 def mutual_information(rho, gap, eps):
-    """f = -1/2 ln(1 - rho^2 + eps), and 1 / (1 - rho^2 + eps), which is |rho|'s slope of f over it.
+    """The dependency, -1/2 ln(1 - rho^2 + eps), and 1 / (1 - rho^2 + eps), its slope over rho.
 
     Args:
         rho: a correlation.

@@ -31,7 +31,7 @@ def fused(
 @cost_model("nt_xent", "triton")
 def cost(problem: Problem, strategy: str | None = None, precision: str = "ieee") -> Cost:
     """Each pair once, and once more for the gradient of either of its rows."""
-    return gram_cost("nt_xent", problem, [layout(problem.batch, problem.dim)], recompute=True)
+    return gram_cost("nt_xent", problem, [layout((problem.batch, problem.dim))], recompute=True)
 
 
 @torch.library.custom_op("lossbench::nt_xent", mutates_args=())
@@ -39,7 +39,7 @@ def nt_xent(
     z_a: Tensor, z_b: Tensor, scale: float, strategy: str, precision: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Both parts of the loss, and what the gradient needs: the rows and their logsumexps."""
-    shape = layout(*z_a.shape)
+    shape = layout(z_a.shape)
     with on_device(z_a):
         rows = make_rows(z_a, z_b, Normalisation(no_part), shape)
         gram = Gram(rows.z, rows.renorm, shape, strategy, precision)
@@ -52,7 +52,7 @@ def nt_xent(
 def _(
     z_a: Tensor, z_b: Tensor, scale: float, strategy: str, precision: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    rows = empty_rows(z_a, layout(*z_a.shape))
+    rows = empty_rows(z_a, layout(z_a.shape))
     return rows.facts.new_empty(2), rows.z, rows.facts, rows.pairs, torch.empty_like(rows.renorm)
 
 
@@ -70,7 +70,7 @@ def nt_xent_backward(
     of_anchors: Tensor, scale: float, strategy: str, precision: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of both views."""
-    shape = layout(*z_a.shape)
+    shape = layout(z_a.shape)
     rows = Rows(z, facts, pairs.clone())
     with on_device(z_a):
         slope = torch.sigmoid(_excess(lse, rows, scale, shape)) * of_anchors[:, None]
@@ -105,7 +105,7 @@ nt_xent.register_autograd(_backward, setup_context=_setup)
 
 
 def _macs(shape: Sequence[int]) -> int:
-    return layout(*shape).macs
+    return layout(shape).macs
 
 
 def _backward_macs(shape: Sequence[int]) -> int:

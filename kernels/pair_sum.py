@@ -73,7 +73,7 @@ def pair_sum(
     Where G is not kept, the gradient of the second sum takes the place of the rows.
     """
     loss = LOSSES[name]
-    shape = layout(*z_a.shape, both=loss.both)
+    shape = layout(z_a.shape, both=loss.both)
     how = Normalisation(loss.positive, p0, p1, loss.centre, radius)
     with on_device(z_a):
         rows = make_rows(z_a, z_b, how, shape)
@@ -92,7 +92,7 @@ def _(
     z_a: Tensor, z_b: Tensor, name: str, p0: float, p1: float, radius: float, needs_grad: bool,
     strategy: str, precision: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    shape = layout(*z_a.shape, both=LOSSES[name].both)
+    shape = layout(z_a.shape, both=LOSSES[name].both)
     rows = empty_rows(z_a, shape)
     narrow = z_a.dtype.itemsize == 2
     z, g = rows.z, rows.facts.new_empty(0)
@@ -112,7 +112,7 @@ def pair_sum_backward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of both views."""
     loss = LOSSES[name]
-    shape = layout(*z_a.shape, both=loss.both)
+    shape = layout(z_a.shape, both=loss.both)
     rows = Rows(z, facts, pairs)
     with on_device(z_a):
         source = z
@@ -143,13 +143,13 @@ pair_sum.register_autograd(_backward, setup_context=_setup)
 
 
 def _macs(shape: Sequence[int], name: str, needs_grad: bool) -> int:
-    found = layout(*shape, both=LOSSES[name].both)
+    found = layout(shape, both=LOSSES[name].both)
     times = 3 if needs_grad and not found.keeps else 1  # the gradient's product with the rows
     return times * found.macs
 
 
 def _backward_macs(shape: Sequence[int], name: str) -> int:
-    found = layout(*shape, both=LOSSES[name].both)
+    found = layout(shape, both=LOSSES[name].both)
     return 2 * found.macs if found.keeps else 0
 
 

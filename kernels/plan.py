@@ -1,6 +1,6 @@
 """How a Gram is cut up: from shapes alone, so that costs can be known without a device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kernels.language import round_up
@@ -81,7 +81,14 @@ class Layout:
         return pairs * self.dim
 
 
-def layout(batch: int, dim: int, views: int = 2, both: bool = False) -> Layout:
-    """Pad a batch of N x D views."""
+def layout(shape: Sequence[int], views: int = 2, both: bool = False) -> Layout:
+    """Pad a batch of views.
+
+    Args:
+        shape: N x D.
+        views: that are stacked.
+        both: pairs of both views only.
+    """
+    batch, dim = shape
     rows, depth = round_up(batch, ROW_MULTIPLE), round_up(dim, DEPTH_MULTIPLE)
     return Layout(batch, dim, rows, depth, views, both)

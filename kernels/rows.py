@@ -1,7 +1,7 @@
 """First and last step of losses of normalised rows: embeddings to rows of length one, and back.
 
-One program holds a few samples, of both views. The statistics are fp32 and in two passes over the row;
-what the Gram is made of, ``z``, is rounded to the dtype of the operands. ``renorm`` holds
+One program holds a few samples, of both views. The statistics are fp32 and in two passes over the
+row; what the Gram is made of, ``z``, is rounded to the dtype of the operands. ``renorm`` holds
 |unit row| / |rounded row|: products of rounded rows times it are correlations again, so that none
 of a 16-bit dtype exceeds 1 (without it, half of the positives at 1 - rho = 5e-7 would).
 """

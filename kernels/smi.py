@@ -84,4 +84,4 @@ def fused(
 @cost_model("smi", "triton")
 def cost(problem: Problem, strategy: str | None = None, precision: str = "ieee") -> Cost:
     """Each pair once, and once more for the gradient of either of its rows."""
-    return gram_cost("smi", problem, [layout(problem.batch, problem.dim)])
+    return gram_cost("smi", problem, [layout((problem.batch, problem.dim))])

@@ -37,5 +37,5 @@ def fused(
 @cost_model("spectral_contrastive", "triton")
 def cost(problem: Problem, strategy: str | None = None, precision: str = "ieee") -> Cost:
     """Each pair of both views once, and once more for the gradient of either of its rows."""
-    grams = [layout(problem.batch, problem.dim, both=True)]
+    grams = [layout((problem.batch, problem.dim), both=True)]
     return gram_cost("spectral_contrastive", problem, grams)

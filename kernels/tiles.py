@@ -95,11 +95,11 @@ def _finish(
         slope = slope * tl.where(same_view, 2.0, 1.0)
     if KIND == "logsumexp":
         score = tl.where(counts, product * p0, float("-inf"))
-        of_rows = out + down * tiles_across + tile_across
-        _store_logsumexp(of_rows, tiles_down * BLOCK * tiles_across, score, 1)
-        if row != column:  # a tile on the diagonal has all pairs of its rows
-            of_columns = out_columns + across * tiles_down + tile_down
-            _store_logsumexp(of_columns, tiles_across * BLOCK * tiles_down, score, 0)
+        size = tiles_down * tiles_across * BLOCK
+        _store_logsumexp(out + down * tiles_across + tile_across, size, score, 1)
+        # a tile on the diagonal has all pairs of its rows: its columns add nothing
+        score = tl.where(row != column, score, float("-inf"))
+        _store_logsumexp(out_columns + across * tiles_down + tile_down, size, score, 0)
     if KIND == "softmax":
         score = tl.where(counts, product * p0, float("-inf"))
         of_i = tl.exp(score - tl.load(lse + i)[:, None]) * tl.load(row_weights + i)[:, None]
@@ -158,8 +158,9 @@ def fused_kernel(
         z_other = z + rows.to(tl.int64) * depth
         other = _product(z_other, row, column, 0, depth, depth, BLOCK, STEP, PRECISION, UPCAST)
     _finish(
-        product, other, top, left, tile, tile_down, tile_across, tiles_down, tiles_across, out, out_columns, g, g_mirror, g_other, g_other_mirror, width,
-        renorm, lse, row_weights, batch, rows, p0, p1, ENTRY, KIND, EXCLUDE, GRADIENT, MIRROR, BLOCK,
+        product, other, top, left, tile, tile_down, tile_across, tiles_down, tiles_across,
+        out, out_columns, g, g_mirror, g_other, g_other_mirror, width, renorm, lse, row_weights,
+        batch, rows, p0, p1, ENTRY, KIND, EXCLUDE, GRADIENT, MIRROR, BLOCK,
     )  # fmt: skip
 
 
@@ -214,9 +215,9 @@ def finish_kernel(
     if KIND == "cross":
         other = _sum_of_parts(place + parts * size, parts, size, BLOCK)
     _finish(
-        product, other, top, left, tile, tile_down, tile_across, tiles_down, tiles_across, out, out_columns, g, g_mirror, g_other,
-        g_other_mirror, width, renorm, lse, row_weights, batch, rows, p0, p1,
-        ENTRY, KIND, EXCLUDE, GRADIENT, MIRROR, BLOCK,
+        product, other, top, left, tile, tile_down, tile_across, tiles_down, tiles_across,
+        out, out_columns, g, g_mirror, g_other, g_other_mirror, width, renorm, lse, row_weights,
+        batch, rows, p0, p1, ENTRY, KIND, EXCLUDE, GRADIENT, MIRROR, BLOCK,
     )  # fmt: skip
 
 

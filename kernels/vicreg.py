@@ -24,5 +24,5 @@ def fused(
 @cost_model("vicreg", "triton")
 def cost(problem: Problem, strategy: str | None = None) -> Cost:
     """Each pair of rows of a view once, and once more for the gradient of either."""
-    grams = layouts(problem.batch, problem.dim, operands=1)
+    grams = layouts((problem.batch, problem.dim), operands=1)
     return gram_cost("vicreg", problem, problem.views * grams)

@@ -1,4 +1,4 @@
-"""Without Triton or a GPU everything can be imported and counted, and running says what is missing."""
+"""Without Triton or a GPU all can be imported and counted, and running says what is missing."""
 
 import subprocess
 import sys
@@ -56,7 +56,7 @@ def test_auto_weighs_what_runs_anywhere(name):
 
 @pytest.mark.parametrize("name", FUSED)
 def test_work_is_that_of_the_minimal_schedule(name):
-    """2 N^2 D forward and 4 backward of a stacked Gram; half of it for one of its blocks, or two."""
+    """2 N^2 D forward and 4 backward of a stacked Gram; half of it for one block, or two."""
     problem = losses.Problem(batch=1024, dim=2048)
     cost = losses.spec(name).cost("triton", problem)
     times = {"smi": 2, "nt_xent": 2}.get(name, 1)

@@ -81,7 +81,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
 
 
 def spectral_contrastive(z1: Tensor, z2: Tensor, mu: float = 1.0, per_mu: bool = False) -> Tensor:
-    """jhaochenz/spectral_contrastive_learning ``models/spectral.py``, which always divides by mu."""
+    """jhaochenz/spectral_contrastive_learning ``models/spectral.py``; it always divides by mu."""
     mask1 = (torch.norm(z1, p=2, dim=1) < mu**0.5).to(z1).unsqueeze(1)
     mask2 = (torch.norm(z2, p=2, dim=1) < mu**0.5).to(z2).unsqueeze(1)
     z1 = mask1 * z1 + (1 - mask1) * functional.normalize(z1, dim=1) * mu**0.5
