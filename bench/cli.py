@@ -163,6 +163,30 @@ def audit_kernels(
     return FAILED if problems else OK
 
 
+@app.command("tune")
+def tune_kernels() -> int:
+    """Choose tile sizes and strategies of the kernels on this GPU; writes kernels/tuned.json."""
+    import torch
+    from rich.console import Console
+    from rich.progress import track
+
+    if not torch.cuda.is_available():
+        raise ValueError("tune measures on an NVIDIA GPU, and there is none here")
+    from bench import tune
+    from kernels import configs
+
+    major, minor = torch.cuda.get_device_capability()
+    start = {kind: configs.lookup(torch.device("cuda"), kind) for kind in tune.KINDS}
+    console = Console(stderr=True)
+    kinds = track(tune.tune(start, tune.measure), "tuning", total=len(start), console=console)
+    tuned = dict(kinds)
+    tune.write(f"{major}{minor}", tuned, f"lossbench tune on {torch.cuda.get_device_name()}")
+    for kind, config in tuned.items():
+        print(f"{kind}: {config}")
+    say(f"wrote {configs.TABLE}; lossbench audit says what these compile to")
+    return OK
+
+
 def _print(records: list[dict[str, Any]], as_json: bool, table: Any) -> None:
     if as_json:
         print(json.dumps(records, indent=1))

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from kernels.language import INTERPRETED
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "triton", "numpy", "fvcore")
 CODE = (
@@ -43,6 +45,7 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        **({"interpreted": True} if INTERPRETED else {}),  # times of kernels then mean nothing
         **{name: _version(name) for name in PACKAGES},
     }
 

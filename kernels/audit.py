@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -258,10 +258,10 @@ def _recording(found: dict[Launch, None], kind: str, config: Any) -> Iterator[No
         found[_describe(kernel, arguments, kind)] = None
 
     # super-blocks of 256, so that there are some on the diagonal of these batches and some off it
-    small = mock.Mock(wraps=config, **{**vars(config), "side": 256, "product_side": 256})
+    small = replace(config, side=256, product_side=256)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(JITFunction, "run", record))
-        stack.enter_context(mock.patch("kernels.configs.lookup", return_value=small))
+        stack.enter_context(configs.using(small))
         stack.enter_context(mock.patch("kernels.ops.why_unsupported", return_value=None))
         yield
 

@@ -1,6 +1,8 @@
-"""Tile sizes and strategies by architecture, from ``tuned.json``."""
+"""Tile sizes and strategies by architecture: ``tuned.json``, which ``lossbench tune`` makes."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -60,8 +62,24 @@ def kind_of(dtype: torch.dtype, precision: str) -> str:
     return "16-bit" if dtype.itemsize == 2 else precision
 
 
+_forced: Config | None = None
+
+
+@contextmanager
+def using(config: Config) -> Iterator[None]:
+    """Make tiles by ``config`` instead of by the table."""
+    global _forced
+    before, _forced = _forced, config
+    try:
+        yield
+    finally:
+        _forced = before
+
+
 def lookup(device: torch.device, kind: str) -> Config:
     """The configuration for a device: that of the newest architecture that is not newer."""
+    if _forced is not None:
+        return _forced
     known = sorted(int(capability) for capability in table())
     capability = known[0]
     if device.type == "cuda":

@@ -8,7 +8,7 @@ import typer
 from bench.console import FAILED, OK, make_app, run_app, say
 
 app = make_app("Tables and pages from run files.", failure="a page is stale")
-TABLE_HELP = "efficiency, fair, implementations, third_parties."
+TABLE_HELP = "efficiency, fair, implementations, kernels, third_parties."
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run files.")]
 
 

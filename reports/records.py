@@ -15,6 +15,7 @@ ERRORS = tuple(
 )
 MEASURED = (
     *("median_ms", "p20_ms", "p80_ms", "samples_ms", "peak_bytes", "first_call_ms"),
+    "gradient_error",
     *("pair_group", "pair_processes", "pair_noise", "floor_ms", "energy_mj", *ERRORS),
 )
 COUNTED = (
@@ -55,5 +56,7 @@ def _machine(header: dict) -> str:
     hardware = facts.get("gpu") or f"{facts.get('cpu')}, {facts.get('threads')} threads"
     commit = header.get("git_commit")
     code = f"commit {commit[:9]}{' (edited)' if header.get('git_dirty') else ''}" if commit else ""
-    parts = [hardware, f"torch {facts.get('torch')}", str(header.get("created"))[:10], code]
+    interpreted = "Triton INTERPRETED" if facts.get("interpreted") else ""
+    torch = f"torch {facts.get('torch')}"
+    parts = [hardware, torch, interpreted, str(header.get("created"))[:10], code]
     return ", ".join(part for part in parts if part)

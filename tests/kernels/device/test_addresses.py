@@ -7,7 +7,8 @@ from tilings import small_tiles
 from kernels import engine
 from kernels.configs import STRATEGIES
 from kernels.engine import Epilogue, Gram
-from kernels.maths import no_part, square
+from kernels.language import jit, tl  # noqa: F401 - what jit looks for
+from kernels.maths import no_part
 from kernels.plan import Region, layout
 from kernels.rows import FACTS, PAIR_FACTS, Normalisation, make_rows, rows_kernel
 
@@ -15,6 +16,11 @@ DEPTH = 64
 FAR = 2**31 // DEPTH
 """The row that begins at entry 2^31."""
 ROWS = 32
+
+
+@jit
+def square(rho, p0, p1):
+    return rho * rho, 2 * rho
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -28,7 +34,7 @@ def test_tiles_of_far_rows(strategy, device):
     gram = Region(FAR, FAR, ROWS, ROWS)
     total, g = torch.zeros(4, device=device), torch.empty(ROWS, ROWS, device=device)
     with small_tiles():
-        rows = Gram(z, renorm, layout(length, DEPTH, views=1), strategy)
+        rows = Gram(z, renorm, layout((length, DEPTH), views=1), strategy)
         targets = engine._Targets(total, total, [g], gram, total, total)
         engine._run(rows, Epilogue(entry=square), gram, targets)
     products = z[FAR:].double() @ z[FAR:].double().T
@@ -40,8 +46,8 @@ def test_tiles_of_far_rows(strategy, device):
 def test_second_view_begins_far(device):
     """The first program of ``make_rows``, where each view is padded to 2^25 rows."""
     generator = torch.Generator().manual_seed(0)
-    z_a, z_b = torch.randn(2, ROWS, DEPTH, generator=generator).bfloat16().to(device)
-    z = torch.empty(FAR + ROWS, DEPTH, dtype=torch.bfloat16, device=device)
+    z_a, z_b = torch.randn(2, ROWS, DEPTH, generator=generator).to(device)
+    z = torch.empty(FAR + ROWS, DEPTH, device=device)
     facts = torch.empty(len(FACTS), 2 * FAR, device=device)
     pairs = torch.empty(len(PAIR_FACTS), ROWS, device=device)
     rows_kernel[(1,)](
@@ -49,7 +55,7 @@ def test_second_view_begins_far(device):
         POSITIVE=no_part, CENTRE=True, CLIP=False, ROWS=ROWS, CHUNK=DEPTH,
     )  # fmt: skip
     with small_tiles():
-        near = make_rows(z_a, z_b, Normalisation(no_part, centre=True), layout(ROWS, DEPTH))
+        near = make_rows(z_a, z_b, Normalisation(no_part, centre=True), layout((ROWS, DEPTH)))
     assert torch.equal(torch.cat([z[:ROWS], z[FAR:]]), near.z)
     assert torch.equal(torch.cat([facts[:, :ROWS], facts[:, FAR : FAR + ROWS]], 1), near.facts)
     assert torch.equal(pairs, near.pairs)

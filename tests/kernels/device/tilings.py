@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
-from kernels.configs import Config
+from kernels.configs import Config, using
 
 SMALL = Config(
     block=16,
@@ -39,6 +39,6 @@ def small_tiles(keeps: bool = True) -> Iterator[None]:
         stack.enter_context(mock.patch("kernels.plan.ROW_MULTIPLE", 16))
         stack.enter_context(mock.patch("kernels.plan.DEPTH_MULTIPLE", 16))
         stack.enter_context(mock.patch("kernels.plan.KEPT_SIDE", 10**6 if keeps else 0))
-        stack.enter_context(mock.patch("kernels.configs.lookup", return_value=SMALL))
+        stack.enter_context(using(SMALL))
         stack.enter_context(mock.patch("kernels.rows.CHUNK", 64))
         yield
