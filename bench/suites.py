@@ -35,8 +35,8 @@ class Grid:
         device: "cpu" or "cuda".
         inputs: where the embeddings come from.
         variants: for each loss, sets of hyperparameters; default: as published.
-        options: sets of options of the implementations.
-        products: precisions of products; "" for the implementation's own.
+        options: sets of options, each for the implementations that have them.
+        products: precisions of products of implementations in PyTorch; "" for their own.
     """
 
     loss: Sequence[str] = ()
@@ -61,23 +61,32 @@ class Grid:
         for pass_, (batch, world, distribution), dim, dtype, loss in itertools.product(*axes):
             implementations = _implementations(loss, self)
             settings = self.variants.get(loss, ({},))
-            ways = itertools.product(implementations, settings, self.options, self.products)
-            for implementation, setting, options, products in ways:
-                yield Case(
-                    loss=loss,
-                    implementation=implementation,
-                    batch=batch,
-                    dim=dim,
-                    dtype=dtype,
-                    pass_=pass_,
-                    world=world,
-                    distribution=distribution,
-                    device=self.device,
-                    inputs=self.inputs,
-                    hyperparameters=dict(setting),
-                    options=dict(options),
-                    products=products,
-                )
+            for implementation, setting in itertools.product(implementations, settings):
+                for options, products in self._ways(loss, implementation):
+                    yield Case(
+                        loss=loss,
+                        implementation=implementation,
+                        batch=batch,
+                        dim=dim,
+                        dtype=dtype,
+                        pass_=pass_,
+                        world=world,
+                        distribution=distribution,
+                        device=self.device,
+                        inputs=self.inputs,
+                        hyperparameters=dict(setting),
+                        options=dict(options),
+                        products=products,
+                    )
+
+    def _ways(self, loss: str, implementation: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+        """Options and precisions that an implementation has; its own where it has none of them."""
+        spec = losses.spec(loss)
+        known = implementation in spec.implementations
+        names = set(spec.options(implementation)) if known else set()
+        options = [each for each in self.options if names.issuperset(each)]
+        products = [""] if implementation in spec.fused else self.products
+        yield from itertools.product(options or [{}], products)
 
 
 def _implementations(loss: str, grid: Grid) -> list[str]:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from kernels.cost import gram_cost
 from kernels.feature_norm import fused_norm, layouts
+from kernels.ops import require_support
 from kernels.rows import OPERAND
 from losses import Cost, Problem, cost_model, implementation
 from losses.barlow_twins import BarlowTwins, terms_by_norm
@@ -16,6 +17,7 @@ def fused(
     hp: BarlowTwins, z_a: Tensor, z_b: Tensor, *, strategy: str | None = None
 ) -> dict[str, Tensor]:
     """Two Grams, or C where N > D, tile by tile."""
+    require_support(z_a, strategy)
     narrow = OPERAND[z_a.dtype]  # standardised features are at most sqrt(N)
     return terms_by_norm(hp, z_a.float(), z_b.float(), partial(fused_norm, narrow, strategy))
 

@@ -19,7 +19,9 @@ def gram_cost(loss: str, problem: Problem, grams: list[Layout], recompute: bool 
     """
     forward = sum(gram.macs for gram in grams)
     tiles = sum(_tile_entries(gram) * gram.depth for gram in grams)
-    products = sum(2 * gram.rows**2 * gram.depth * gram.views**2 // 2 for gram in grams)
+    products = sum(
+        (2 if gram.both else gram.views**2) * gram.rows**2 * gram.depth for gram in grams
+    )
     keeps = all(gram.keeps for gram in grams)
     rows = sum(gram.views * gram.rows * gram.depth for gram in grams)
     held = sum(min(gram.gram.down, gram.gram.down if keeps else SIDE) ** 2 for gram in grams)

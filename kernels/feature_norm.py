@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kernels.engine import Epilogue, Gram, multiply, sum_pairs
 from kernels.maths import square
-from kernels.ops import on_device, register_macs, require_support
+from kernels.ops import on_device, register_macs
 from kernels.plan import Layout, layout
 from losses.autograd import first_order, needs_gradient
 
@@ -21,7 +21,7 @@ from losses.autograd import first_order, needs_gradient
 def fused_norm(
     narrow: torch.dtype, strategy: str | None, a: Tensor, b: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """``||a.T @ b||_F^2``, and the diagonal of ``a.T @ b``.
+    """``||a.T @ b||_F^2``, and the diagonal of ``a.T @ b``; products of fp32 are never TF32.
 
     Args:
         narrow: dtype of the operands of the products; fp16 if no entry is large.
@@ -29,7 +29,6 @@ def fused_norm(
         a: N x D, fp32.
         b: N x D, fp32; default ``a``.
     """
-    require_support(a, strategy, "ieee")  # what is subtracted from the norm cancels: never TF32
     operands = [a.contiguous()] if b is None else [a.contiguous(), b.contiguous()]
     name = str(narrow).removeprefix("torch.")
     norm, diagonal, *_ = feature_norm(operands, name, needs_gradient(*operands), strategy or "")
@@ -137,7 +136,9 @@ def feature_norm_backward(
         rounded = _unstack(z, count, shape)
         slope = (of_diagonal + 2 * lost * of_norm) * (2 if count == 1 else 1)
         return [
-            torch.addcmul(found * (of_norm / _scale(z.dtype, gram)), other.float(), slope)
+            torch.addcmul(
+                found * (of_norm / _scale(z.dtype, gram)), other.float(), slope
+            ).contiguous()
             for found, other in zip(_unstack(product, count, shape), reversed(rounded), strict=True)
         ]
 

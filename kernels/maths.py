@@ -37,8 +37,8 @@ def mutual_information(rho, gap, eps):
         gap: 1 - |rho|, if it is known better than from rho.
         eps: as in the formula.
     """
-    # where rho is rounded above 1, its gap is negative
-    argument = tl.maximum(gap * (2 - gap), 0.0) + eps
+    # where rho is rounded above 1, its gap is negative; NaN stays NaN
+    argument = tl.maximum(gap * (2 - gap), 0.0, propagate_nan=tl.PropagateNan.ALL) + eps
     small = tl.abs(rho) < 0.7
     t = tl.where(small, eps - rho * rho, 0.0)
     inverse = 1 / (argument * (2 + t))  # one division for two

@@ -17,7 +17,7 @@ FVCORE_HANDLES: dict[str, Callable[[Any, Any], int]] = {}
 """Name of an op -> how fvcore counts it: MACs from the inputs and outputs of a traced node."""
 
 
-def require_support(z: Tensor, strategy: str | None, precision: str) -> None:
+def require_support(z: Tensor, strategy: str | None, precision: str = "ieee") -> None:
     """Check what the kernels are asked to do.
 
     Raises:

@@ -205,8 +205,9 @@ def _norm(
             shift += value
             squares += value * value
         offset = tl.sum(shift, axis=1) / dim
-        length = tl.sqrt(tl.maximum(tl.sum(squares, axis=1) - offset * offset * dim, 0.0))
-    has_direction = length > zero_at
+        square = tl.sum(squares, axis=1) - offset * offset * dim
+        length = tl.sqrt(tl.maximum(square, 0.0, propagate_nan=tl.PropagateNan.ALL))
+    has_direction = (length > zero_at) | (length != length)  # NaN is not hidden
     divisor = tl.where(has_direction, length, float("inf"))
     along = tl.where(has_direction, 1.0, 0.0)
     if CLIP:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kernels.cost import gram_cost
 from kernels.feature_norm import fused_norm, layouts
+from kernels.ops import require_support
 from losses import Cost, Problem, cost_model, implementation
 from losses.vicreg import VICReg, terms_by_norm
 
@@ -16,6 +17,7 @@ def fused(
     hp: VICReg, z_a: Tensor, z_b: Tensor, *, strategy: str | None = None
 ) -> dict[str, Tensor]:
     """A Gram of each view, or its covariance where N > D, tile by tile."""
+    require_support(z_a, strategy)
     # centred features have no bound: bf16 has the range that fp16 has not
     narrow = torch.float32 if z_a.dtype == torch.float32 else torch.bfloat16
     return terms_by_norm(hp, z_a.float(), z_b.float(), partial(fused_norm, narrow, strategy))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.comparison import compare, interval, threshold
+from reports.comparison import compare, threshold
 from reports.naming import each, implementation, loss_title, megabytes, milliseconds, shape
 from reports.section import Column, Section
 
@@ -50,7 +50,6 @@ def _section(rows: pd.DataFrame) -> Section:
             "tflops": _minimal_macs(rows) * 2 / milliseconds_ / 1e9,
             "of_floor": rows["floor_ms"].astype(float) / milliseconds_,
             "ratio": ratios["ratio"].mask(itself),
-            "interval": each(ratios, interval).mask(itself),
             "verdict": ratios["verdict"].mask(itself),
             "gradient_error": rows["gradient_error"],
             "energy_mj": rows["energy_mj"],
@@ -64,14 +63,14 @@ def _section(rows: pd.DataFrame) -> Section:
         "tflops": Column("TFLOP/s", "{:,.3g}".format),
         "of_floor": Column("of floor", "{:.0%}".format),
         "ratio": Column("to kernel", "{:.3g}x".format),
-        "interval": Column("95%"),
         "verdict": Column("verdict", left=True),
         "gradient_error": Column("error", "{:.0e}".format),
         "energy_mj": Column("mJ", "{:,.3g}".format),
         "peak_bytes": Column("peak MB", megabytes),
-        "status": Column("status", left=True),
     }
     shown = {name: column for name, column in columns.items() if frame[name].notna().any()}
+    if (rows["status"] != "ok").any():
+        shown["status"] = Column("status", left=True)
     first = rows.iloc[0]
     notes = [
         f"{first['machine']}. TFLOP/s of the least work, which the fused kernels do: padding, "
