@@ -71,6 +71,6 @@ def reference_cost(problem: Problem) -> Cost:
     """One N x N product over D features, and two gradients."""
     product = problem.batch**2 * problem.dim
     elements = problem.batch * problem.dim
-    peak = max(6 * elements, 3 * elements + 3 * problem.batch**2)
+    peak = max(6 * elements, 2 * elements + 5 * problem.batch**2)
     entries = problem.batch * (problem.batch - 1)
     return Cost(product, 2 * product, entries, peak)

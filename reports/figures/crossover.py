@@ -28,7 +28,7 @@ UNLIMITED = 2**62
 
 
 def draw(records: pd.DataFrame) -> Figure:
-    """One panel a loss, and one that compares the losses at their best.
+    """One panel for each loss that was measured, and one that compares the losses at their best.
 
     Args:
         records: records of a run with several shapes, such as the scaling suite.
@@ -42,7 +42,7 @@ def draw(records: pd.DataFrame) -> Figure:
     rows = rows[(rows["implementation"] != "auto") & (rows["distribution"] == "local")]
     if rows.empty:
         raise ValueError("no step was measured; run lossbench run --suite scaling first")
-    names = losses.names()
+    names = [name for name in losses.names() if name in set(rows["loss"])]
     columns = 3
     lines = -(-(len(names) + 1) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(11, 3.6 * lines), layout="constrained")

@@ -38,7 +38,7 @@ def test_help_imports_nothing_heavy():
         ([], "choose cases: --suite efficiency"),
         (
             ["--suite", "efficency"],
-            "did you mean 'efficiency'.* known: efficiency, implementations, scaling, smoke",
+            "did you mean 'efficiency'.* known: efficiency, gpu, implementations, scaling, smoke",
         ),
         (["--loss", "barlow"], "unknown loss 'barlow'; did you mean 'barlow_twins'.*known:"),
         (["--loss", "smi", "--implementation", "refrence"], "did you mean 'reference'.*known:"),

@@ -27,6 +27,11 @@ def eager(name: str) -> list[str]:
     return [n for n in spec.implementations if n not in ("auto", "compiled", *spec.fused)]
 
 
+def with_implementation(implementation: str) -> list[str]:
+    """Losses that have an implementation."""
+    return [name for name in losses.names() if implementation in eager(name)]
+
+
 def workspace(name: str, side: int, dtype: torch.dtype = torch.float32) -> int:
     """``workspace_bytes`` that cuts a Gram into tiles of ``side``."""
     arrays = importlib.import_module(f"losses.{name}").TILE_ARRAYS

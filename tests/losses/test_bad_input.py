@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from embeddings import random_views, workspace
+from embeddings import random_views, with_implementation, workspace
 
 import losses
 
@@ -86,7 +86,7 @@ def test_unknown_implementation(loss):
         spec.cost("referenec", losses.Problem(4, 4))
 
 
-@pytest.mark.parametrize("name", losses.names())
+@pytest.mark.parametrize("name", with_implementation("chunked"))
 @pytest.mark.parametrize("size", [0, -1, -(2**40), 1])
 def test_workspace_too_small_for_one_entry(name, size):
     message = ("workspace_bytes", "at least", str(workspace(name, 1)), f"got {size}")
@@ -97,7 +97,7 @@ def test_workspace_too_small_for_one_entry(name, size):
         losses.spec(name).cost("chunked", losses.Problem(4, 3), workspace_bytes=size)
 
 
-@pytest.mark.parametrize("name", losses.names())
+@pytest.mark.parametrize("name", with_implementation("chunked"))
 def test_smallest_workspace(name):
     """It holds one entry of each tile-sized array."""
     views = random_views(4, 8)
@@ -109,16 +109,17 @@ def test_smallest_workspace(name):
 
 
 def options_of(name):
-    return {each: losses.spec(name).options(each) for each in losses.spec(name).implementations}
+    spec = losses.spec(name)
+    return {each: spec.options(each) for each in spec.implementations if each not in spec.fused}
 
 
-@pytest.mark.parametrize("name", losses.names())
+@pytest.mark.parametrize("name", with_implementation("chunked"))
 def test_options(name):
     assert options_of(name) == {
         "reference": (),
         "gram": (),
         "chunked": ("workspace_bytes",),
-        "compiled": (),
+        "compiled": ("mode",),
         "auto": ("memory_bytes",),
     }
     with refused("implementation", "'chunkd'", "did you mean 'chunked'?"):
@@ -136,7 +137,7 @@ def test_options(name):
         ("auto", "workspace_bytes"),
     ],
 )
-@pytest.mark.parametrize("name", losses.names())
+@pytest.mark.parametrize("name", with_implementation("chunked"))
 def test_option_of_another_implementation(name, implementation, option):
     with refused(name, repr(option), "known:"):
         losses.create(name, implementation, **{option: 10**6})

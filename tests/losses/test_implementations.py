@@ -43,10 +43,11 @@ cached_elements = strategies.sampled_from([1, 100, 1000, 2**18])
 
 def outcomes(name, views, side, cached, **hyperparameters):
     """Of each implementation with code of its own but the reference, cut into small tiles."""
-    tiles = {"chunked": {"workspace_bytes": workspace(name, side, views[0].dtype)}}
     with small_blocks(side, cached):
         for each in FAST[name]:
-            loss = losses.create(name, each, **tiles.get(each, {}), **hyperparameters)
+            dtype = views[0].dtype
+            tiles = {"workspace_bytes": workspace(name, side, dtype)} if each == "chunked" else {}
+            loss = losses.create(name, each, **tiles, **hyperparameters)
             yield outcome(loss, views)
 
 
