@@ -50,6 +50,7 @@ class Gram:
         layout: of ``z``.
         strategy: one of ``configs.STRATEGIES``; "" for the fastest by the table.
         precision: one of ``configs.PRECISIONS``, of fp32 operands.
+        mean: views x depth, fp32: the mean row of each view before it was rounded to 16 bits.
     """
 
     z: Tensor
@@ -57,6 +58,7 @@ class Gram:
     layout: Layout
     strategy: str = ""
     precision: str = "ieee"
+    mean: Tensor | None = None
     config: Config = field(init=False)
 
     def __post_init__(self) -> None:
@@ -274,19 +276,20 @@ def _split(gram: Gram, region: Region, operands: int, make: dict[str, Any]) -> t
 class _Product:
     """``G z`` in fp32, added up over super-blocks.
 
-    Operands of 16 bits are rounded once more, to the dtype of G, less what all rows share: of rows
-    that are nearly equal, rounding would leave little of their differences, which are all that the
-    gradient has once its part along each row is gone. What they share is added in fp32.
+    Where the rows' exact mean is known, operands of 16 bits are rounded once more, to the dtype of
+    G, less what the rounded rows of their view share: of rows that are nearly equal, rounding would
+    leave little of their differences, which are all that the gradient has once its part along each
+    row is gone. Their exact mean takes the place of what they share, in fp32.
     """
 
     def __init__(self, gram: Gram) -> None:
         self._gram = gram
         self._result = torch.zeros_like(gram.z, dtype=torch.float32)
         self._shared: Tensor | None = None
-        if gram.z.dtype.itemsize == 2:
-            count = gram.layout.batch * len(gram.z) // gram.layout.rows
-            self._shared = gram.z.sum(dim=0, dtype=torch.float32) / count
-            self._sums = torch.zeros_like(gram.renorm)
+        if gram.mean is not None:
+            views = gram.z.unflatten(0, (-1, gram.layout.rows))
+            self._shared = views.sum(dim=1, dtype=torch.float32) / gram.layout.batch
+            self._sums = self._result.new_zeros(len(views), len(gram.z))
 
     def add(self, gradients: list[Tensor], block: Region) -> None:
         """Add the products of a super-block's G, and of its mirror image, with ``z``."""
@@ -301,14 +304,26 @@ class _Product:
     def _add(self, rows: slice, g: Tensor, columns: slice) -> None:
         right = self._gram.z[columns]
         if self._shared is not None:
-            right = (right - self._shared).to(g.dtype)
-            self._sums[rows] += g.sum(dim=1, dtype=torch.float32)
+            right = self._without_shared(rows, g, columns)
         _add_product(self._result[rows], g, right, self._gram.precision)
+
+    def _without_shared(self, rows: slice, g: Tensor, columns: slice) -> Tensor:
+        """Rows ``columns`` less what they share; how much of that the product misses is noted."""
+        assert self._shared is not None
+        z, length = self._gram.z, self._gram.layout.rows
+        found = torch.empty_like(z[columns], dtype=g.dtype)
+        for view, shared in enumerate(self._shared):
+            first, last = max(columns.start, view * length), min(columns.stop, (view + 1) * length)
+            if first < last:
+                inside = slice(first - columns.start, last - columns.start)
+                torch.sub(z[first:last], shared, out=found[inside])
+                self._sums[view, rows] += g[:, inside].sum(dim=1, dtype=torch.float32)
+        return found
 
     def finish(self) -> Tensor:
         """The product."""
-        if self._shared is not None:
-            self._result.addcmul_(self._sums[:, None], self._shared)
+        if self._gram.mean is not None:
+            _add_product(self._result, self._sums.T, self._gram.mean, "ieee")
         return self._result
 
 

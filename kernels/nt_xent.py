@@ -11,7 +11,7 @@ from kernels.engine import Epilogue, Gram, logsumexp, softmax_gradient
 from kernels.maths import no_part
 from kernels.ops import on_device, register_macs, require_support
 from kernels.plan import Layout, layout
-from kernels.rows import Normalisation, Rows, empty_rows, gradients, make_rows
+from kernels.rows import Normalisation, Rows, empty_rows, gradients, make_rows, mean_rows
 from losses import Cost, Problem, cost_model, implementation
 from losses.autograd import first_order
 from losses.nt_xent import NTXent
@@ -78,7 +78,8 @@ def nt_xent_backward(
         rows.slope_rho.copy_(-slope.sum(dim=0))
         weights = torch.zeros_like(lse)
         weights.view(2, shape.rows)[:, : shape.batch] = slope
-        gram = Gram(z, rows.renorm, shape, strategy, precision)
+        mean = mean_rows(z_a, z_b, rows, shape)
+        gram = Gram(z, rows.renorm, shape, strategy, precision, mean)
         product = softmax_gradient(gram, Epilogue("softmax", p0=scale), lse, weights)
         ones = lse.new_ones(2)
         return gradients(z_a, z_b, product, rows, ones, False, shape, projected=False)

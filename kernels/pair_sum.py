@@ -14,7 +14,7 @@ from torch import Tensor
 from kernels.engine import Epilogue, Gram, multiply, sum_pairs
 from kernels.ops import on_device, register_macs, require_support
 from kernels.plan import layout
-from kernels.rows import Normalisation, Rows, empty_rows, gradients, make_rows, project
+from kernels.rows import Normalisation, Rows, empty_rows, gradients, make_rows, mean_rows, project
 from losses.autograd import first_order, needs_gradient
 
 
@@ -77,7 +77,9 @@ def pair_sum(
     how = Normalisation(loss.positive, p0, p1, loss.centre, radius)
     with on_device(z_a):
         rows = make_rows(z_a, z_b, how, shape)
-        gram = Gram(rows.z, rows.renorm, shape, strategy, precision)
+        sweeps = needs_grad and not shape.keeps
+        mean = mean_rows(z_a, z_b, rows, shape) if sweeps else None
+        gram = Gram(rows.z, rows.renorm, shape, strategy, precision, mean)
         total, kept = sum_pairs(gram, Epilogue(entry=loss.entry, p0=p0, p1=p1), needs_grad)
         z, g = rows.z, rows.facts.new_empty(0)
         if needs_grad and shape.keeps:
@@ -117,7 +119,8 @@ def pair_sum_backward(
     with on_device(z_a):
         source = z
         if shape.keeps:
-            source = multiply(Gram(z, rows.renorm, shape, precision=precision), [g])
+            mean = mean_rows(z_a, z_b, rows, shape)
+            source = multiply(Gram(z, rows.renorm, shape, precision=precision, mean=mean), [g])
         weights = of_sums.float().contiguous()
         return gradients(z_a, z_b, source, rows, weights, loss.centre, shape, not shape.keeps)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kernels import plan
-from kernels.language import cdiv, jit, power_of_two, tl
+from kernels.language import cdiv, jit, power_of_two, round_up, tl
 from kernels.plan import Layout
 
 OPERAND = {
@@ -28,6 +28,8 @@ CHUNK = 1024
 BLOCK = 2048
 """Entries that it holds at once: of short rows several."""
 WARPS = 4
+MEAN_ROWS, MEAN_CHUNK, MEAN_PARTS = 16, 128, 32
+"""Rows and features that a program which adds up rows holds at once, and programs for a feature."""
 FACTS = ("mean", "offset", "divisor", "along", "renorm")
 """Of each row. ``offset`` is the mean of what is left without the rounded mean; ``divisor`` is inf
 for a row without a direction; ``along`` is 1 / |row|^2 where its length is fixed, so that the part
@@ -116,6 +118,21 @@ def make_rows(z_a: Tensor, z_b: Tensor, how: Normalisation, layout: Layout) -> R
         CLIP=how.radius > 0, **blocks,
     )  # fmt: skip
     return found
+
+
+def mean_rows(z_a: Tensor, z_b: Tensor, rows: Rows, layout: Layout) -> Tensor | None:
+    """Mean row of each view as ``rows.z`` would have it unrounded, 2 x depth; None of fp32."""
+    if rows.z.dtype == torch.float32:
+        return None
+    dim = z_a.shape[1]
+    found = rows.facts.new_zeros(2, MEAN_PARTS, layout.depth)
+    part = round_up(cdiv(layout.batch, MEAN_PARTS), MEAN_ROWS)
+    for x, first, out in ((z_a, 0, found[0]), (z_b, layout.rows, found[1])):
+        mean_kernel[(cdiv(dim, MEAN_CHUNK), MEAN_PARTS)](
+            x, rows.facts[:, first:], out, layout.batch, 2 * layout.rows, dim, layout.depth, part,
+            ROWS=MEAN_ROWS, CHUNK=MEAN_CHUNK, num_warps=WARPS,
+        )  # fmt: skip
+    return found.sum(dim=1) / layout.batch
 
 
 def project(
@@ -301,6 +318,28 @@ def _store_facts(out, fields, mean, offset, divisor, along, renorm):
 
 
 @jit
+def mean_kernel(
+    x, facts, out, batch, fields, dim, depth, part, ROWS: tl.constexpr, CHUNK: tl.constexpr
+):  # fmt: skip
+    """Sum of a part of the rows of a view, each as it was before it was rounded."""
+    column = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
+    first = tl.program_id(1) * part
+    total = tl.zeros((CHUNK,), tl.float32)
+    for start in range(first, tl.minimum(first + part, batch), ROWS):
+        i = start + tl.arange(0, ROWS)
+        real = i < batch
+        mean = tl.load(facts + i, mask=real, other=0.0)
+        offset = tl.load(facts + fields + i, mask=real, other=0.0)
+        divisor = tl.load(facts + 2 * fields + i, mask=real, other=1.0)
+        renorm = tl.load(facts + 4 * fields + i, mask=real, other=0.0)
+        inverse = tl.where(renorm > 0, 1 / tl.where(renorm > 0, renorm, 1.0), 0.0)
+        value, inside = _load(x, i, column, batch, dim)
+        value = _unit(value, mean, offset, divisor) * inverse[:, None]
+        total += tl.sum(tl.where(inside, value, 0.0), axis=0)
+    tl.store(out + tl.program_id(1) * depth + column, total, mask=column < dim)
+
+
+@jit
 def _along(
     g, x, i, depth, batch, dim, mean, offset, divisor,
     CENTRE: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr,
@@ -377,4 +416,5 @@ def gradient_kernel(
             near += slope_rho * (b - a * (rho * along))
             g = weight * g + scale * near
         place = i[:, None].to(tl.int64) * out_stride + column[None, :]
+        g = tl.where(inside, g, 0.0)  # beyond the row it may not fit in 16 bits
         tl.store(out + place, g.to(out.dtype.element_ty), mask=inside)

@@ -74,7 +74,7 @@ def batches(draw):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(("name", "hyperparameters"), FUSED)
-@settings(repeatable, max_examples=6)
+@settings(repeatable, max_examples=4)
 @given(batch=batches(), keeps=strategies.booleans())
 def test_fp32(name, hyperparameters, strategy, batch, keeps, device):
     views = [view.float() for view in batch]
@@ -89,7 +89,7 @@ def test_fp32(name, hyperparameters, strategy, batch, keeps, device):
 @pytest.mark.parametrize("dtype", NARROW, ids=str)
 @pytest.mark.parametrize(("name", "hyperparameters"), FUSED)
 def test_16_bits(name, hyperparameters, dtype, strategy, keeps, device):
-    for batch, dim in ((37, 50), (20, 67), (50, 33)):
+    for batch, dim in ((37, 50), (50, 33)):
         # deviations off the kink of VICReg's hinge, where rounding decides
         views = [(1.5 * view).to(dtype) for view in random_views(batch, dim, noise=1.0, seed=dim)]
         truth, own = narrow_truth(name, hyperparameters, views)
