@@ -13,7 +13,7 @@ import pytest
 
 DEVICE = Path(__file__).parent / "device"
 LONGEST = "test_against_fp64.py"
-"""Takes as long as all others."""
+"""Takes about as long as all others."""
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
