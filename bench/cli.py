@@ -166,6 +166,8 @@ def audit_kernels(
 @app.command("tune")
 def tune_kernels() -> int:
     """Choose tile sizes and strategies of the kernels on this GPU; writes kernels/tuned.json."""
+    from dataclasses import replace
+
     import torch
     from rich.console import Console
     from rich.progress import track
@@ -176,7 +178,11 @@ def tune_kernels() -> int:
     from kernels import configs
 
     major, minor = torch.cuda.get_device_capability()
-    start = {kind: configs.lookup(torch.device("cuda"), kind) for kind in tune.KINDS}
+    processors = torch.cuda.get_device_properties(0).multi_processor_count
+    start = {
+        kind: replace(configs.lookup(torch.device("cuda"), kind), processors=processors)
+        for kind in tune.KINDS
+    }
     console = Console(stderr=True)
     kinds = track(tune.tune(start, tune.measure), "tuning", total=len(start), console=console)
     tuned = dict(kinds)

@@ -55,7 +55,7 @@ def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, 
     _warm.add(case.label)
     if sample:
         del result  # freed before the first sample, which then has as much room as the others
-        samples, result = sample_ms(captured(call) if replays(case) else call, case.device)
+        samples, result = sample_ms(_timed(case, call), case.device)
         fields.update(summarise(samples))
     # The output of the last call is the one that is checked, after its graph is freed.
     output = tuple(tensor.detach() for tensor in result)
@@ -67,9 +67,14 @@ def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, 
         fields.update(accuracy(case, lambda some: _make_call(step, loss, some)(), scale))
     if case.device == "cuda":
         fields["floor_ms"] = floor_ms(case)
-        fields["energy_mj"] = millijoules(call, case.device)
+        fields["energy_mj"] = millijoules(_timed(case, call), case.device)
         fields["replayed"] = replays(case)
     return fields
+
+
+def _timed(case: Case, call: Call) -> Call:
+    """What is timed: replays of the call where launches would outlast the work."""
+    return captured(call) if replays(case) else call
 
 
 def _make_call(case: Case, loss: Callable[..., Tensor], views: tuple[Tensor, Tensor]) -> Call:
@@ -108,7 +113,7 @@ def compare(
         call = _make_call(case, create_loss(case), views[inputs])
         if case.label not in _warm:
             call()
-        calls.append(captured(call) if replays(case) else call)
+        calls.append(_timed(case, call))
     samples, outputs = interleave(calls, rounds, cases[0].device)
     checks = [
         check(case, output, scale)

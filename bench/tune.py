@@ -1,5 +1,6 @@
 """Choose tile sizes and strategies on the GPU at hand, for the table that the kernels read."""
 
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,9 +60,16 @@ def _cost(time: Time, kind: str, strategy: str, batch: int, config: Config) -> f
 
 def _best(config: Config, axes: Mapping[str, Sequence[int]], cost: Callable[..., float]) -> Config:
     """The fastest of all combinations; the first of equals."""
-    choices = (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
-    candidates = [config, *(replace(config, **choice) for choice in choices)]
-    return min(candidates, key=cost)
+    choices = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    timed = [(cost(config), config)]
+    for choice in choices:
+        with contextlib.suppress(ValueError):  # sides that do not fit together
+            candidate = replace(config, **choice)
+            timed.append((cost(candidate), candidate))
+    least, best = min(timed, key=lambda each: each[0])
+    if least == float("inf"):
+        raise RuntimeError(f"no tile of {choices} runs on this GPU")
+    return best
 
 
 def _fused_up_to(config: Config, kind: str, time: Time) -> int:
@@ -78,7 +86,9 @@ def measure(config: Config, kind: str, strategy: str, batch: int, depth: int) ->
     """Milliseconds of a forward pass with its gradient on this GPU."""
     z = torch.randn(2 * batch, depth, device="cuda").to(KINDS[kind])
     precision = "tf32" if kind == "tf32" else "ieee"
-    epilogue = Epilogue(entry=information_entry, p0=1e-6)
+    from triton.runtime.errors import OutOfResources
+
+    epilogue = Epilogue(entry=information_entry, p0=1e-6, narrow=KINDS[kind])
     timer = make_timer("cuda")
     with configs.using(config):
         renorm = torch.full((2 * batch,), depth**-0.5, device="cuda")
@@ -89,7 +99,7 @@ def measure(config: Config, kind: str, strategy: str, batch: int, depth: int) ->
 
         try:
             call()
-        except Exception:  # a tile that does not fit on this GPU: Triton has no one error for it
+        except OutOfResources:  # a tile that does not fit on this GPU
             return float("inf")
         return median(timer(call)[0] for _ in range(SAMPLES))
 
@@ -97,7 +107,7 @@ def measure(config: Config, kind: str, strategy: str, batch: int, depth: int) ->
 def write(capability: str, tuned: dict[str, Config], made_by: str) -> None:
     """Put an architecture's configurations into the table."""
     content: dict[str, Any] = json.loads(configs.TABLE.read_text())
-    content["made_by"] = made_by
+    content["made_by"][capability] = made_by
     content["configurations"][capability] = {kind: asdict(c) for kind, c in tuned.items()}
     configs.TABLE.write_text(json.dumps(content, indent=1) + "\n")
     configs.table.cache_clear()

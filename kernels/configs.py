@@ -46,6 +46,16 @@ class Config:
     fused_up_to: int
     processors: int
 
+    def __post_init__(self) -> None:
+        # a finished tile that is larger would read what no part of the depth was made for
+        for name, tile in (("block", self.finish_block), ("product_side", self.finish_block)):
+            if getattr(self, name) % tile:
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is no multiple of finish_block {tile}"
+                )
+        if self.side % self.block:
+            raise ValueError(f"side {self.side} is no multiple of block {self.block}")
+
 
 @cache
 def table() -> dict[str, dict[str, Config]]:

@@ -358,6 +358,7 @@ def matrix_product(left: Tensor, right: Tensor, out: Tensor, precision: str) -> 
 
 def _add_product(out: Tensor, left: Tensor, right: Tensor, precision: str) -> None:
     """``out += left @ right``, in fp32."""
+    assert left.dtype == right.dtype  # a GPU multiplies no others
     if left.dtype == torch.float32:
         with fp32_products(precision):
             torch.addmm(out, left, right, out=out)

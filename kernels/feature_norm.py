@@ -48,8 +48,8 @@ def _is_cross(shape: Sequence[int], operands: int) -> bool:
 
 
 def _scale(narrow: torch.dtype, gram: Layout) -> float:
-    """What G is multiplied by: so its entries, sums over the depth, have the range of fp16."""
-    return 1 / gram.depth if narrow == torch.float16 else 1.0
+    """What G is multiplied by, so that its entries, at most 2 rows x depth, have fp16's range."""
+    return min(1.0, 2**14 / gram.rows) / gram.depth if narrow == torch.float16 else 1.0
 
 
 def _epilogue(shape: Sequence[int], operands: int, narrow: torch.dtype, gram: Layout) -> Epilogue:

@@ -43,7 +43,9 @@ def why_unsupported(device: torch.device) -> str | None:
     if not INSTALLED:
         return "triton is not installed (there are builds for Linux); use implementation='gram'"
     if device.type == "cuda" and torch.version.hip is None:
-        return None
+        if torch.cuda.get_device_capability(device) >= (8, 0):
+            return None
+        return "kernels need compute capability 8.0 or newer; use implementation='gram'"
     if device.type == "cpu" and INTERPRETED:
         return None
     return f"kernels need an NVIDIA GPU, not device {device.type}; use implementation='gram'"

@@ -23,7 +23,8 @@ class PairLoss:
     """What distinguishes a loss of this family.
 
     Attributes:
-        entry: kernel function ``(rho, p0, p1) -> (h, dh/drho)`` of two different samples.
+        entry: kernel function ``(rho, p0, p1) -> (h, dh/drho)`` of two different samples. The slope
+            at 0 must be 0: what is left out, such as a sample with itself, has rho 0.
         positive: kernel function ``(rho, gap, p0, p1) -> (h, dh/drho, dh/dgap)`` of a positive
             pair, gap = 1 - |rho|.
         centre: subtract each row's mean.

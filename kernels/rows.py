@@ -110,7 +110,7 @@ def make_rows(z_a: Tensor, z_b: Tensor, how: Normalisation, layout: Layout) -> R
     found = empty_rows(z_a, layout)
     dim = z_a.shape[1]
     # entries of about 1 are where fp16 has the most digits
-    factor = dim**0.5 if found.z.dtype == torch.float16 else 1.0
+    factor = dim**0.5 / max(1.0, how.radius) if found.z.dtype == torch.float16 else 1.0
     blocks = _blocks(dim)
     rows_kernel[(layout.rows // blocks["ROWS"],)](
         z_a, z_b, found.z, found.facts, found.pairs, layout.batch, layout.rows, dim, layout.depth,

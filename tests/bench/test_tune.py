@@ -53,6 +53,19 @@ def test_a_tile_that_cannot_run_is_not_taken(start):
     assert {config.block for _, config in tune.tune(start, time)} == {64}
 
 
+def test_sides_that_do_not_fit_together_are_not_tried(start):
+    """A finished tile larger than a made one would read what was not written."""
+    wanted = fastest(block=64, finish_block=128)
+    assert all(c.block % c.finish_block == 0 for _, c in tune.tune(start, wanted))
+    with pytest.raises(ValueError, match="block 64 is no multiple of finish_block 128"):
+        replace(start["ieee"], block=64, finish_block=128)
+
+
+def test_a_gpu_on_which_nothing_runs(start):
+    with pytest.raises(RuntimeError, match="no tile of"):
+        dict(tune.tune(start, lambda *_: float("inf")))
+
+
 def test_written_for_its_architecture_alone(start, tmp_path, monkeypatch):
     copy = tmp_path / "tuned.json"
     shutil.copy(configs.TABLE, copy)
@@ -61,7 +74,7 @@ def test_written_for_its_architecture_alone(start, tmp_path, monkeypatch):
     before = json.loads(copy.read_text())["configurations"]
     tune.write("90", other, "a test")
     after = json.loads(copy.read_text())
-    assert after["made_by"] == "a test"
+    assert after["made_by"]["90"] == "a test"
     assert after["configurations"].pop("90") == {k: asdict(c) for k, c in other.items()}
     before.pop("90")
     assert after["configurations"] == before
