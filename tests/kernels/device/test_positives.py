@@ -52,3 +52,21 @@ def test_constant_rows_have_no_gradient(dtype, constant, device):
     assert torch.equal((gradient == 0).all(dim=1).cpu(), constant_rows)
     assert other.isfinite().all()
     assert other.any(dim=1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_long_rows_fit_in_the_operands(dtype, device):
+    """Rows that are shortened to a length that is large itself."""
+    generator = torch.Generator().manual_seed(3)
+    size = 1e4 if dtype == torch.bfloat16 else 1e2
+    views = [(size * torch.randn(9, 300, generator=generator)).to(dtype) for _ in "ab"]
+    truth, gradients = value_and_gradients(
+        losses.create("spectral_contrastive", mu=1e12), *[view.double() for view in views]
+    )
+    with small_tiles():
+        loss = losses.create("spectral_contrastive", "triton", mu=1e12)
+        found, own = value_and_gradients(loss, *[view.to(device).float() for view in views])
+        narrow = loss(*[view.to(device) for view in views])
+    assert relative_error(found.cpu(), truth) < 1e-4
+    assert relative_error(own[0].cpu(), gradients[0]) < 1e-4
+    assert relative_error(narrow.cpu(), truth) < 1e-2
