@@ -28,7 +28,7 @@ def find(launches, name, operands="16-bit", what=""):
 def test_every_kernel_is_recorded(launches):
     names = {each.name for each in launches}
     assert names == {
-        *("rows_kernel", "gradient_kernel", "merge_kernel"),
+        *("rows_kernel", "mean_kernel", "gradient_kernel", "merge_kernel"),
         *("fused_kernel", "split_kernel", "finish_kernel"),
     }
     kinds = {word for each in launches for word in each.what.split()}
