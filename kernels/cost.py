@@ -33,6 +33,7 @@ def gram_cost(loss: str, problem: Problem, grams: list[Layout], recompute: bool 
         gradient_in_forward=not keeps and not recompute,
         recomputed_macs=tiles if recompute else 0,
         padding_macs=tiles + products - 3 * forward,
+        tile_side=SIDE * grams[0].rows // grams[0].gram.down,
     )
 
 

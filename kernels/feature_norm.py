@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.engine import Epilogue, Gram, multiply, sum_pairs
+from kernels.engine import multiply, sum_pairs
+from kernels.gram import Epilogue, Gram
 from kernels.maths import square
 from kernels.ops import on_device, register_macs
 from kernels.plan import Layout, layout

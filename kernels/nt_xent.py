@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from kernels.cost import gram_cost
-from kernels.engine import Epilogue, Gram, logsumexp, softmax_gradient
+from kernels.engine import logsumexp, softmax_gradient
+from kernels.gram import Epilogue, Gram
 from kernels.maths import no_part
 from kernels.ops import on_device, register_macs, require_support
 from kernels.plan import Layout, layout

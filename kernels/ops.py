@@ -15,6 +15,8 @@ from losses.naming import pick
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FVCORE_HANDLES: dict[str, Callable[[Any, Any], int]] = {}
 """Name of an op -> how fvcore counts it: MACs from the inputs and outputs of a traced node."""
+HOSTS: dict[Any, Callable[..., Any]] = {}
+"""Op -> the Python function that it runs, which allocates, launches kernels and calls libraries."""
 
 
 def require_support(z: Tensor, strategy: str | None, precision: str = "ieee") -> None:
@@ -64,5 +66,6 @@ def register_macs(op: Any, macs: Callable[..., int], constants: Sequence[int] = 
         shapes = [get_shape(each) for each in node.inputs()] if is_list else get_shape(inputs[0])
         return macs(shapes, *(inputs[position].toIValue() for position in constants))
 
+    HOSTS[op._opoverload] = op._init_fn
     register_flop_formula(op._opoverload.overloadpacket)(flops)
     FVCORE_HANDLES[op._opoverload.name().removesuffix(".default")] = fvcore

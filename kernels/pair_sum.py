@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.engine import Epilogue, Gram, multiply, sum_pairs
+from kernels.engine import multiply, sum_pairs
+from kernels.gram import Epilogue, Gram
 from kernels.ops import on_device, register_macs, require_support
 from kernels.plan import layout
 from kernels.rows import Normalisation, Rows, empty_rows, gradients, make_rows, mean_rows, project

@@ -17,10 +17,11 @@ from torch.nn import functional
 
 from losses.costs import Cost, Exchange, Problem, all_reduce_bytes
 from losses.cross_norm import TILE_ARRAYS, gram_norm, gram_norm_macs, swept_norm, swept_norm_macs
+from losses.devices import device_type
 from losses.matrix import off_diagonal
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive, require_weight
-from losses.tiles import workspace_side
+from losses.tiles import GRAM_SIDE, workspace_side
 
 Norm = Callable[..., tuple[Tensor, Tensor]]
 """``norm(a, b)`` -> ``||a.T @ b||_F^2`` and the diagonal of ``a.T @ b``."""
@@ -88,7 +89,8 @@ def gram(hp: BarlowTwins, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
 def gram_cost(problem: Problem) -> Cost:
     """Two symmetric Grams over D features, and one product with each."""
     peak = 4 * problem.batch * problem.dim + 3 * problem.batch**2
-    return Cost(*gram_norm_macs(problem, operands=2), _entries(problem), peak)
+    macs = gram_norm_macs(problem, operands=2)
+    return Cost(*macs, _entries(problem), peak, tile_side=GRAM_SIDE)
 
 
 @implementation("barlow_twins", "chunked")
@@ -96,7 +98,7 @@ def chunked(
     hp: BarlowTwins, z_a: Tensor, z_b: Tensor, *, workspace_bytes: int | None = None
 ) -> dict[str, Tensor]:
     """The Grams, or C where N > D, a tile at a time, with the gradient in the same sweep."""
-    side = _side(workspace_bytes, z_a.device.type, z_a.element_size())
+    side = _side(workspace_bytes, device_type(z_a), z_a.element_size())
     return terms_by_norm(hp, z_a, z_b, partial(swept_norm, side))
 
 
@@ -108,7 +110,7 @@ def chunked_cost(problem: Problem, workspace_bytes: int | None = None) -> Cost:
     elements = problem.batch * problem.dim
     tile = min(side, problem.batch, problem.dim) ** 2
     peak = max(6 * elements, 4 * elements + TILE_ARRAYS * tile)
-    return Cost(*macs, _entries(problem), peak, gradient_in_forward=True)
+    return Cost(*macs, _entries(problem), peak, gradient_in_forward=True, tile_side=side)
 
 
 def _side(workspace_bytes: int | None, device: str, element_bytes: int) -> int:

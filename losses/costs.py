@@ -50,6 +50,7 @@ class Cost:
         gradient_in_forward: the gradient is computed by the forward pass, if one is asked for.
         recomputed_macs: of a step, those done a second time to save memory, not counted above.
         padding_macs: of a step, those on what fills up tiles, not counted above.
+        tile_side: side of the tiles that the batch is cut up into, 0 for none.
     """
 
     forward_macs: int
@@ -59,6 +60,7 @@ class Cost:
     gradient_in_forward: bool = False
     recomputed_macs: int = 0
     padding_macs: int = 0
+    tile_side: int = 0
 
     def macs(self, pass_: str) -> int:
         """Multiply-adds of one of ``PASSES``."""

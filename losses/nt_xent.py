@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from losses.costs import Cost, Problem, all_gather_bytes
+from losses.devices import device_type
 from losses.matrix import unit_rows
 from losses.pairs import pair_cost, pair_logsumexp
 from losses.registry import cost_model, implementation, register
@@ -84,7 +85,7 @@ def gram_cost(problem: Problem) -> Cost:
     macs = pair_cost(problem, GRAM_SIDE, keep=True)
     elements = problem.batch * problem.dim
     peak = max(7 * elements, 4 * elements + 7 * problem.batch**2)
-    return Cost(*macs, _negatives(problem), peak)
+    return Cost(*macs, _negatives(problem), peak, tile_side=GRAM_SIDE)
 
 
 @implementation("nt_xent", "chunked")
@@ -92,7 +93,7 @@ def chunked(
     hp: NTXent, z_a: Tensor, z_b: Tensor, *, workspace_bytes: int | None = None
 ) -> dict[str, Tensor]:
     """The Gram a tile at a time; the gradient computes the tiles again."""
-    side = _side(workspace_bytes, z_a.device.type, z_a.element_size())
+    side = _side(workspace_bytes, device_type(z_a), z_a.element_size())
     return _stacked(hp, z_a, z_b, side, keep=False)
 
 
@@ -103,7 +104,7 @@ def chunked_cost(problem: Problem, workspace_bytes: int | None = None) -> Cost:
     macs = pair_cost(problem, side, keep=False, recompute=True)
     elements = problem.batch * problem.dim
     peak = max(7 * elements, 4 * elements + TILE_ARRAYS * min(side, problem.batch) ** 2)
-    return Cost(*macs, _negatives(problem), peak)
+    return Cost(*macs, _negatives(problem), peak, tile_side=side)
 
 
 TILE_ARRAYS = 3

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from losses.autograd import first_order, needs_gradient
+from losses.devices import device_type
 
 CACHED_ELEMENTS = 2**18
 """Elements of a block of rows on the CPU: 1 MB in fp32."""
@@ -54,7 +55,7 @@ def positives(z: Tensor, scale: Tensor, batch: int) -> tuple[Tensor, Tensor]:
 
 def _blocks(z: Tensor) -> list[slice]:
     rows, dim = z.shape
-    step = max(1, CACHED_ELEMENTS // dim) if z.device.type == "cpu" else rows
+    step = max(1, CACHED_ELEMENTS // dim) if device_type(z) == "cpu" else rows
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 

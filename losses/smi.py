@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from losses.costs import Cost, Problem, no_exchange
+from losses.devices import device_type
 from losses.matrix import off_diagonal, unit_rows
 from losses.naming import pick
 from losses.pairs import pair_cost, pair_sum
@@ -155,13 +156,13 @@ def gram_cost(problem: Problem) -> Cost:
         3.5 * _elements(problem),
         2 * _elements(problem) + kept + 5 * min(GRAM_SIDE, problem.batch) ** 2,
     )
-    return Cost(*macs, _entries(problem), round(peak))
+    return Cost(*macs, _entries(problem), round(peak), tile_side=GRAM_SIDE)
 
 
 @implementation("smi", "chunked")
 def chunked(hp: SMI, *views: Tensor, workspace_bytes: int | None = None) -> dict[str, Tensor]:
     """The Gram a tile at a time, with its gradient in the same sweep."""
-    side = _side(workspace_bytes, views[0].device.type, views[0].element_size())
+    side = _side(workspace_bytes, device_type(views[0]), views[0].element_size())
     return _stacked(hp, views, side, keep=False)
 
 
@@ -172,7 +173,8 @@ def chunked_cost(problem: Problem, workspace_bytes: int | None = None) -> Cost:
     macs = pair_cost(problem, side, keep=False)
     tile = min(side, problem.batch) ** 2
     peak = max(3.5 * _elements(problem), 2 * _elements(problem) + TILE_ARRAYS * tile)
-    return Cost(*macs, _entries(problem), round(peak), gradient_in_forward=True)
+    entries = _entries(problem)
+    return Cost(*macs, entries, round(peak), gradient_in_forward=True, tile_side=side)
 
 
 TILE_ARRAYS = 4

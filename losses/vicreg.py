@@ -17,10 +17,11 @@ from torch.nn import functional
 
 from losses.costs import Cost, Problem, all_gather_bytes
 from losses.cross_norm import TILE_ARRAYS, gram_norm, gram_norm_macs, swept_norm, swept_norm_macs
+from losses.devices import device_type
 from losses.matrix import off_diagonal
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive, require_weight
-from losses.tiles import workspace_side
+from losses.tiles import GRAM_SIDE, workspace_side
 
 Norm = Callable[[Tensor], tuple[Tensor, Tensor]]
 """``norm(x)`` -> ``||x.T @ x||_F^2`` and the diagonal of ``x.T @ x``."""
@@ -84,7 +85,8 @@ def gram_cost(problem: Problem) -> Cost:
     forward, backward = gram_norm_macs(problem, operands=1)
     elements = problem.batch * problem.dim
     peak = 5 * elements + 3 * problem.batch**2
-    return Cost(problem.views * forward, problem.views * backward, _entries(problem), peak)
+    macs = problem.views * forward, problem.views * backward
+    return Cost(*macs, _entries(problem), peak, tile_side=GRAM_SIDE)
 
 
 @implementation("vicreg", "chunked")
@@ -92,7 +94,7 @@ def chunked(
     hp: VICReg, z_a: Tensor, z_b: Tensor, *, workspace_bytes: int | None = None
 ) -> dict[str, Tensor]:
     """The Grams, or covariances where N > D, a tile at a time, with the gradient in the sweep."""
-    side = _side(workspace_bytes, z_a.device.type, z_a.element_size())
+    side = _side(workspace_bytes, device_type(z_a), z_a.element_size())
     return terms_by_norm(hp, z_a, z_b, partial(swept_norm, side))
 
 
@@ -104,7 +106,8 @@ def chunked_cost(problem: Problem, workspace_bytes: int | None = None) -> Cost:
     elements = problem.batch * problem.dim
     tile = min(side, problem.batch, problem.dim) ** 2
     peak = max(7 * elements, 4 * elements + TILE_ARRAYS * tile)
-    return Cost(forward, backward, _entries(problem), peak, gradient_in_forward=True)
+    entries = _entries(problem)
+    return Cost(forward, backward, entries, peak, gradient_in_forward=True, tile_side=side)
 
 
 def _side(workspace_bytes: int | None, device: str, element_bytes: int) -> int:

@@ -6,11 +6,12 @@ from tilings import small_tiles
 
 from kernels import engine
 from kernels.configs import STRATEGIES
-from kernels.engine import Epilogue, Gram
+from kernels.gram import Epilogue, Gram
 from kernels.language import jit, tl  # noqa: F401 - what jit looks for
 from kernels.maths import no_part
+from kernels.normalise import rows_kernel
 from kernels.plan import Region, layout
-from kernels.rows import FACTS, PAIR_FACTS, Normalisation, make_rows, rows_kernel
+from kernels.rows import FACTS, PAIR_FACTS, Normalisation, make_rows
 
 DEPTH = 64
 FAR = 2**31 // DEPTH

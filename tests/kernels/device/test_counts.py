@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from triton.runtime.interpreter import InterpreterBuilder
 
 import losses
-from kernels import engine
+from kernels import engine, product
 from kernels.language import INTERPRETED
 from kernels.ops import FVCORE_HANDLES
 
@@ -36,20 +36,20 @@ def counted_macs():
         macs.append(a.data.shape[0] * a.data.shape[1] * b.data.shape[1])
         return dot(self, a, b, *rest)
 
-    def counted(product, left, right):
+    def counted(multiply, left, right):
         def count(*operands):
             macs.append(
                 operands[left].shape[0] * operands[left].shape[1] * operands[right].shape[1]
             )
-            product(*operands)
+            multiply(*operands)
 
         return count
 
-    product, add_product = engine.matrix_product, engine._add_product
+    matrix_product, add_product = engine.matrix_product, product.add_product
     with (
         mock.patch.object(InterpreterBuilder, "create_dot", counted_dot),
-        mock.patch.object(engine, "matrix_product", counted(product, 0, 1)),
-        mock.patch.object(engine, "_add_product", counted(add_product, 1, 2)),
+        mock.patch.object(engine, "matrix_product", counted(matrix_product, 0, 1)),
+        mock.patch.object(product, "add_product", counted(add_product, 1, 2)),
     ):
         yield macs
 

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from unittest import mock
 import torch
 
 import losses
+from bench.recording import recorded
 from kernels import configs
 from kernels.language import INSTALLED, INTERPRETED, SIZES
 from losses import pick
@@ -251,18 +252,12 @@ def _launch_all(name: str, dtype: torch.dtype, precision: str) -> None:
 @contextmanager
 def _recording(found: dict[Launch, None], kind: str, config: Any) -> Iterator[None]:
     """Launches are written down in ``found`` instead of being run."""
-    from triton.runtime.jit import JITFunction
 
-    def record(kernel: Any, *positional: Any, grid: Any, warmup: bool, **named: Any) -> None:
-        arguments = {**dict(zip(kernel.arg_names, positional, strict=False)), **named}
+    def note(kernel: Any, arguments: dict[str, Any], grid: tuple[int, ...]) -> None:
         found[_describe(kernel, arguments, kind)] = None
 
     # super-blocks of 256, so that there are some on the diagonal of these batches and some off it
-    small = replace(config, side=256, product_side=256)
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(JITFunction, "run", record))
-        stack.enter_context(configs.using(small))
-        stack.enter_context(mock.patch("kernels.ops.why_unsupported", return_value=None))
+    with recorded(replace(config, side=256, product_side=256), note):
         yield
 
 

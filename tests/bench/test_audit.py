@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from kernels import audit
+from bench import audit
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="there is no triton for this platform"
