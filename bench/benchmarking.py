@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from bench import environment
+from bench.calls import create_loss
 from bench.case import Case
-from bench.counting import count, create_loss
+from bench.counting import count
 from bench.inputs import make_views
 from bench.measure import check
 from bench.memory import peak_bytes

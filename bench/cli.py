@@ -4,16 +4,19 @@ torch is imported inside the commands, so that ``--help`` answers at once.
 """
 
 import json
+import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.console import FAILED, OK, make_app, parse_seconds, run_app, say
+from bench.console import FAILED, OK, make_app, parse_bytes, parse_seconds, run_app, say
 from bench.options import parse_numbers, takes_cases
 
 if TYPE_CHECKING:
     from bench.case import Case
+    from bench.runfile import Writer
 
 app = make_app(
     "Count and measure what self-supervised losses cost. Lists are comma-separated.",
@@ -43,6 +46,58 @@ def count(cases: "list[Case]", as_json: AsJson = False) -> int:
     return FAILED if disagree else OK
 
 
+@app.command("predict")
+@takes_cases
+def predict_cases(
+    cases: "list[Case]",
+    gpu: Annotated[str, typer.Option(help="GPUs that need not be here, or all.")] = "",
+    gpu_spec: Annotated[
+        Path | None, typer.Option(help="A datasheet of yours, of the form of bench/gpus.json.")
+    ] = None,
+    link: Annotated[
+        str, typer.Option(help="Link between devices: nvlink (the GPU's own), ib400, eth100, ...")
+    ] = "",
+    as_json: AsJson = False,
+) -> int:
+    """Predict time, memory and communication: on this device, or on GPUs that are not here."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from bench import display
+    from bench.devices import choose
+    from bench.predict import Predictor
+
+    devices = choose(gpu, gpu_spec, link, cases[0].device)
+    predictor = Predictor()
+    work = track(
+        [(case, device) for case in cases for device in devices],
+        "predicting",
+        console=Console(stderr=True),
+        transient=True,
+    )
+    records = [predictor.predict(case, device) for case, device in work]
+    _print(records, as_json, partial(display.predictions, devices=devices))
+    return OK
+
+
+@app.command("calibrate")
+def calibrate_device(
+    device: Annotated[str, typer.Option(help="cpu or cuda [cuda if there is one].")] = "",
+    as_json: AsJson = False,
+) -> int:
+    """Measure the ceilings of this device: products of each dtype, copies, launches."""
+    from bench import display
+    from bench.calibrate import calibrate
+    from bench.options import present_device
+
+    ceilings = calibrate(present_device(device or None))
+    if as_json:
+        print(json.dumps(ceilings.describe(), indent=1))
+    else:
+        display.ceilings(ceilings)
+    return OK
+
+
 @app.command()
 @takes_cases
 def run(
@@ -61,6 +116,12 @@ def run(
     accuracy: Annotated[
         bool, typer.Option("--accuracy", help="Errors on random, aligned and collapsed inputs.")
     ] = False,
+    frontier: Annotated[
+        bool, typer.Option("--frontier", help="Find the largest batch that fits, of each case.")
+    ] = False,
+    memory: Annotated[
+        str, typer.Option(help="With --frontier: of an emulated device, such as 24GB.")
+    ] = "",
     as_json: AsJson = False,
 ) -> int:
     """Count and measure; every case becomes a record in the run file, most important first."""
@@ -68,15 +129,20 @@ def run(
     from bench.progress import Report
     from bench.sweep import OUT_OF_BUDGET, Limits, open_run, sweep
 
-    limits = Limits(
-        budget_s=parse_seconds(budget) if budget else float("inf"),
-        timeout_s=parse_seconds(timeout),
-    )
+    if memory and not frontier:
+        raise ValueError("--memory is that of an emulated device: give it with --frontier")
+    memory_bytes = parse_bytes(memory) if memory else None
+    end = time.monotonic() + (parse_seconds(budget) if budget else float("inf"))
+    timeout_s = parse_seconds(timeout)
     for name in environment.shadowed_distributions():
         say(f"warning: lossbench's package {name} hides the installed distribution {name}")
-    writer, aside = open_run(out, cases[0].device, restart)
+    writer, aside = open_run(out, cases[0].device, restart, memory_bytes)
     if aside:
         say(f"{out} came from other code or another environment: kept as {aside}")
+    if frontier:
+        with writer:
+            return _frontier(cases, writer, memory_bytes, timeout_s, as_json)
+    limits = Limits(budget_s=end - time.monotonic(), timeout_s=timeout_s)
     with writer, Report(cases) as report:
         outcome = sweep(cases, writer, limits, report, paired=paired, errors=accuracy)
     _print(outcome.records, as_json, display.measurements)
@@ -86,6 +152,26 @@ def run(
         say(f"the budget of {budget} left out {outcome.left}; run the same command to resume")
     failed = [r for r in outcome.records if r["status"] != "ok" and r["reason"] != OUT_OF_BUDGET]
     return FAILED if failed else OK
+
+
+def _frontier(
+    cases: "list[Case]", writer: "Writer", memory_bytes: int | None, timeout_s: float, as_json: bool
+) -> int:
+    """Find the largest batches and print them."""
+    from bench import display
+    from bench.frontier import Search, device_bytes, kinds
+    from bench.progress import Trials
+
+    work = kinds(cases)
+    limit = device_bytes(work[0].device, memory_bytes)
+    with Trials(len(work)) as trials:
+        search = Search(writer, limit, timeout_s, trials)
+        found = [trials.search(search.run, case) for case in work]
+    if as_json:
+        print(json.dumps([each.describe() for each in found], indent=1))
+    else:
+        display.frontiers(found, limit)
+    return FAILED if any(each.failed for each in found) else OK
 
 
 @app.command("noise")
@@ -137,8 +223,9 @@ def audit_kernels(
     from rich.console import Console
     from rich.progress import track
 
-    from kernels import audit
+    from bench import audit
 
+    expected = check.read_text() if check else None  # before minutes of compiling
     console = Console(stderr=True)
     findings = []
     for each in parse_numbers("--capability", capability):
@@ -156,7 +243,7 @@ def audit_kernels(
     if out is not None:
         out.write_text(text)
     problems = [f"{found.name}: {found.problem}" for found in findings if found.problem]
-    if check is not None and check.read_text() != text:
+    if expected not in (None, text):
         problems.append(f"{check} is stale; run lossbench audit --out {check}")
     for problem in problems:
         say(problem)

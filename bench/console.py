@@ -82,3 +82,15 @@ def parse_seconds(text: str) -> float:
         raise ValueError(f"a duration is written 90s, 3m or 1h30m, got {text!r}")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return 3600 * hours + 60 * minutes + seconds
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a size such as ``24GB`` (10^9) or ``500MB``.
+
+    Raises:
+        ValueError: not a size above zero.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(MB|GB)", text.strip(), re.IGNORECASE)
+    if match is None or float(match[1]) <= 0:
+        raise ValueError(f"a size is written 24GB or 500MB, got {text!r}")
+    return int(float(match[1]) * {"MB": 1e6, "GB": 1e9}[match[2].upper()])

@@ -1,11 +1,18 @@
 """Records as terminal tables of at most 80 columns."""
 
+import itertools
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from bench.ceilings import TERMS, Ceilings
+from bench.frontier import Frontier
+from bench.predict import Device
 from bench.sweep import OUT_OF_BUDGET
+from losses import PASSES
 
 
 def counts(records: list[dict[str, Any]]) -> None:
@@ -49,11 +56,79 @@ def measurements(records: list[dict[str, Any]]) -> None:
             print(f"{' '.join(_case(record))}: {record['status']}: {record['reason']}")
 
 
+def predictions(records: list[dict[str, Any]], devices: Sequence[Device]) -> None:
+    """Print what was predicted by device and pass; the term that binds is marked."""
+    for device, pass_ in itertools.product(devices, PASSES):
+        own = [r for r in records if (r["gpu"], r["pass"]) == (device.name, pass_)]
+        if not own:
+            continue
+        columns = ["N x D", "ms", "compute", "memory", "launch", "GB", "fits", "largest N"]
+        linked = any(record.get("communication_ms") for record in own)
+        table = _table(*columns, *(["link ms"] if linked else []))
+        for record in own:
+            name, shape, _ = _case(record)
+            chosen = record.get("chosen", "") if record["implementation"] == "auto" else ""
+            table.add_row(f"{name} {chosen}".strip(), shape, *_prediction(record, linked))
+        size = f"{device.memory_bytes / 1e9:.0f} GB"
+        print(textwrap.fill(f"{device.title}, {size}, {pass_}. {device.assumption}", width=80))
+        Console().print(table)
+    for record in records:
+        if record["status"] != "ok":
+            print(f"{' '.join(_case(record))} on {record['gpu']}: {record['reason']}")
+
+
+def _prediction(record: dict[str, Any], linked: bool) -> list[str]:
+    if record["status"] != "ok":
+        return ["-"] * (8 if linked else 7)
+    bound = record["predicted_bound"]
+    terms = [
+        _brief(record[f"predicted_{term}_ms"]) + ("*" if term == bound else " ") for term in TERMS
+    ]
+    needed = record["predicted_peak_bytes"] + record["input_bytes"]
+    fits = "yes" if record["fits"] else "NO"
+    cells = [_brief(record["predicted_ms"]), *terms, _brief(needed / 1e9), fits]
+    link = [_brief(record["communication_ms"])] if linked else []
+    return [*cells, f"{record['predicted_largest_batch']:,}", *link]
+
+
+def frontiers(found: Sequence[Frontier], memory_bytes: int) -> None:
+    """Print the largest batches that fit."""
+    table = _table("D", "pass", "predicted", "largest N", "too large")
+    for each in found:
+        name, _, pass_ = _case(each.case.describe())
+        batches = (each.predicted, each.largest or None, each.smallest)
+        cells = [_number(batch, "{:,}") for batch in batches]
+        table.add_row(name, str(each.case.dim), pass_, *cells)
+    print(f"Largest batch in {memory_bytes / 1e9:.1f} GB, inputs included:")
+    Console().print(table)
+    for each in found:
+        if each.note:
+            print(f"{' '.join(_case(each.case.describe())[::2])}: {each.note}")
+
+
+def ceilings(found: Ceilings) -> None:
+    """Print what was calibrated."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("ceiling", "of", "rate"):
+        table.add_column(column, justify="right" if column == "rate" else "left", no_wrap=True)
+    for name, rate in found.gemm_gflops.items():
+        table.add_row("matrix products", name, f"{rate:,.1f} GFLOP/s")
+    for size, rate in found.copy_gb_per_s:
+        table.add_row("copies", f"{size / 1e6:,.3g} MB moved", f"{rate:,.1f} GB/s")
+    table.add_row("launches", "one operation", f"{found.launch_us:.2f} us")
+    Console().print(table)
+
+
+def _brief(value: float) -> str:
+    """Three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("loss", overflow="fold")  # gives way, so that no number is cut
     for column in columns:
-        number = column not in ("N x D", "pass", "agree", "status")
+        number = column not in ("N x D", "pass", "agree", "status", "fits")
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     return table
 

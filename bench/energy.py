@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 
+from bench.nvml import energy_mj
+
 LEAST_S = 2.0
 """The counter of an NVIDIA GPU moves about ten times a second: known to a twentieth."""
 
 
 def millijoules(call: Callable[[], Any], device: str) -> float | None:
     """Energy of one of many calls in a row; None where nothing counts it."""
-    before = _counter(device)
+    before = energy_mj(device)
     if before is None:
         return None
     start, calls = time.perf_counter(), 0
@@ -20,20 +22,5 @@ def millijoules(call: Callable[[], Any], device: str) -> float | None:
         call()
         torch.cuda.synchronize()
         calls += 1
-    after = _counter(device)
+    after = energy_mj(device)
     return None if after is None else (after - before) / calls
-
-
-def _counter(device: str) -> int | None:
-    """Millijoules since the driver was loaded."""
-    if device != "cuda":
-        return None
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        uuid = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-        return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
-    except Exception:  # NVML is optional: no package, no library, no counter or no permission
-        return None

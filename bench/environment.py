@@ -15,12 +15,14 @@ from kernels.language import INTERPRETED
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "triton", "numpy", "fvcore")
+MODULES = (
+    "accuracy calibrate calls case ceilings compiled contenders counting energy floor groups "
+    "growth inputs measure memory nvml paired polynomials predict ratios recording replay timing "
+    "trace work worker"
+)
 CODE = (
-    *("losses/*.py", "kernels/*.py", "kernels/tuned.json", "bench/accuracy.py", "bench/case.py"),
-    *("bench/contenders.py", "bench/counting.py", "bench/energy.py", "bench/floor.py"),
-    *("bench/groups.py", "bench/inputs.py", "bench/measure.py", "bench/memory.py"),
-    *("bench/paired.py", "bench/ratios.py", "bench/replay.py", "bench/timing.py"),
-    "bench/worker.py",
+    *("losses/*.py", "kernels/*.py", "kernels/tuned.json"),
+    *(f"bench/{name}.py" for name in MODULES.split()),
 )
 """Source that decides what a record says."""
 
@@ -48,6 +50,13 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         **({"interpreted": True} if INTERPRETED else {}),  # times of kernels then mean nothing
         **{name: _version(name) for name in PACKAGES},
     }
+
+
+def hardware(device: str) -> tuple[str, int]:
+    """Name of the CPU or GPU at hand, and bytes of its memory."""
+    if device == "cuda":
+        return _gpu_name(), _gpu_memory_bytes()
+    return _cpu_name(), _memory_bytes()
 
 
 def shadowed_distributions() -> list[str]:

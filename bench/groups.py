@@ -92,7 +92,8 @@ def compare(
         "pair_noise": noise(by_case[right.index(quickest)], by_case[-1]),
     }
     for i, of_case in zip(right, by_case, strict=False):
-        records[i].update(summarise([ms for process in of_case for ms in process]), **shared)
+        times = summarise([ms for process in of_case for ms in process])
+        records[i].update({**times, **shared, **found[-1].get("state", {})})
     for i, said in zip(right, found[0]["checks"], strict=False):
         if said["status"] != "ok":
             reason = f"after it was timed, {said['reason']}"

@@ -1,17 +1,16 @@
 """A case to its measurement: peak memory, time, and whether the output is right."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-import losses
-from bench import contenders
+from bench import contenders, nvml
 from bench.accuracy import accuracy, judge
+from bench.calls import case_call, create_loss
 from bench.case import Case
-from bench.counting import create_loss
 from bench.energy import millijoules
 from bench.failures import is_out_of_memory
 from bench.floor import floor_ms
@@ -19,10 +18,25 @@ from bench.inputs import make_views
 from bench.memory import peak_and_result
 from bench.paired import interleave
 from bench.replay import captured, replays
-from bench.timing import Call, make_call, sample_ms, summarise
+from bench.timing import Call, sample_ms, summarise
+from bench.trace import any_views
 
 PROFILED_MS = 2000.0
 """A shorter call is timed again: the memory profiler adds up to a second to the first."""
+
+
+def try_once(case: Case) -> dict[str, Any]:
+    """Peak and time of a single call, on any values: whether it fits is all that is asked.
+
+    Returns:
+        The fields of ``measure`` that say so.
+    """
+    views = any_views(case, case.device)
+    call = case_call(case, create_loss(case), views)
+    start = time.perf_counter()
+    peak, _ = peak_and_result(call, case.device)
+    fields = summarise([(time.perf_counter() - start) * 1e3])
+    return {"peak_bytes": peak, **fields, "status": "ok", "reason": "not verified: a single call"}
 
 
 def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, Any]:
@@ -36,15 +50,15 @@ def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, 
     Returns:
         Flat fields: ``status`` (ok or invalid), ``reason``, ``value``, its fp64 truth and error,
         ``peak_bytes``, ``first_call_ms`` where code is compiled, ``call_ms`` of one call, times; on
-        CUDA ``floor_ms`` of its products, ``energy_mj`` of a call where it is counted, and whether
-        the times are of graph replays.
+        CUDA ``floor_ms`` of its products, ``energy_mj`` of a call where it is counted, whether
+        the times are of graph replays, and ``nvml.state`` before and after.
     """
     views = make_views(case)
     loss = create_loss(case)
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {f"{name}_before": x for name, x in nvml.state(case.device).items()}
     if case.contender:
         fields.update(contenders.examine(case, loss))
-    call = _make_call(case, loss, views)
+    call = case_call(case, loss, views)
     if case.choice.implementation == "compiled" or case.contender:
         fields["first_call_ms"] = _milliseconds(call)
     start = time.perf_counter()
@@ -64,30 +78,18 @@ def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, 
     fields.update(check(case, output, scale))
     if errors and fields["status"] == "ok":
         step = replace(case, pass_="step")
-        fields.update(accuracy(case, lambda some: _make_call(step, loss, some)(), scale))
+        fields.update(accuracy(case, lambda some: case_call(step, loss, some)(), scale))
     if case.device == "cuda":
         fields["floor_ms"] = floor_ms(case)
         fields["energy_mj"] = millijoules(_timed(case, call), case.device)
         fields["replayed"] = replays(case)
+        fields.update(nvml.state(case.device))
     return fields
 
 
 def _timed(case: Case, call: Call) -> Call:
     """What is timed: replays of the call where launches would outlast the work."""
     return captured(call) if replays(case) else call
-
-
-def _make_call(case: Case, loss: Callable[..., Tensor], views: tuple[Tensor, Tensor]) -> Call:
-    """The work of a case's pass, in the precision that it asks for."""
-    call = make_call(loss, views, case.pass_)
-    if not case.products:
-        return call
-
-    def within() -> tuple[Tensor, ...]:
-        with losses.products(case.products):
-            return call()
-
-    return within
 
 
 def compare(
@@ -102,7 +104,7 @@ def compare(
 
     Returns:
         ``samples_ms``: for each case its samples in milliseconds, one a round. ``checks``: for each
-        case what ``check`` says of its last output.
+        case what ``check`` says of its last output. ``state``: ``nvml.state`` at the end.
     """
     views: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
     calls = []
@@ -110,7 +112,7 @@ def compare(
         inputs = (case.inputs, case.loss_batch, case.dim, case.dtype)
         if inputs not in views:
             views[inputs] = make_views(case)
-        call = _make_call(case, create_loss(case), views[inputs])
+        call = case_call(case, create_loss(case), views[inputs])
         if case.label not in _warm:
             call()
         calls.append(_timed(case, call))
@@ -119,7 +121,7 @@ def compare(
         check(case, output, scale)
         for case, output, scale in zip(cases, outputs, scales or (), strict=False)
     ]
-    return {"samples_ms": samples, "checks": checks}
+    return {"samples_ms": samples, "checks": checks, "state": nvml.state(cases[0].device)}
 
 
 _warm: set[str] = set()

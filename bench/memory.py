@@ -2,7 +2,9 @@
 
 import gc
 import itertools
+import resource
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -18,6 +20,35 @@ def peak_bytes(call: Callable[[], object], device: str) -> int:
     takes from elsewhere is not in it.
     """
     return peak_and_result(call, device)[0]
+
+
+def emulate(device: str, memory_bytes: int) -> None:
+    """Let this process allocate no more than a device holds, beyond what the program itself takes.
+
+    Raises:
+        ValueError: this device has less.
+    """
+    if device == "cuda":
+        total = torch.cuda.get_device_properties(0).total_memory
+        if memory_bytes > total:
+            raise ValueError(f"this GPU has {total / 1e9:.0f} GB, not {memory_bytes / 1e9:.0f}")
+        torch.cuda.set_per_process_memory_fraction(memory_bytes / total)
+        return
+    x = torch.randn(2048, 2048, requires_grad=True)
+    # starts the threads, whose stacks and workspaces are the program's
+    torch.autograd.grad((x @ x).exp().sum(), x)
+    limit = _data_bytes() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _data_bytes() -> int:
+    """Memory that this process may write to."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmData"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def peak_and_result(call: Callable[[], Result], device: str) -> tuple[int, Result]:

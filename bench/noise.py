@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.calls import create_loss
 from bench.case import Case
-from bench.counting import create_loss
 from bench.groups import PROCESSES
 from bench.inputs import make_views
 from bench.paired import interleave

@@ -38,8 +38,11 @@ def select_cases(
         list[str],
         _option("--contender", "A loss of yours: LOSS.NAME=module:attribute[?key=value]."),
     ] = [],  # noqa: B006 - Typer's way to say that it may be given again
+    absent: bool = False,
 ) -> "list[Case]":
     """Cases of a suite, or of comma-separated lists; a list replaces what the suite says.
+
+    ``absent``, which is no option: they are for a GPU that need not be here.
 
     Raises:
         ValueError: nothing chosen, or a value that no case accepts.
@@ -66,7 +69,7 @@ def select_cases(
     )
     cases: list[Case] = []
     for grid in grids:
-        grid = replace(grid, device=_device(device), **chosen)
+        grid = replace(grid, device="cuda" if absent else present_device(device), **chosen)
         if inputs:
             grid = _with_inputs(grid, inputs, chosen, any(spread))
         grid = replace(grid, layouts=_layouts(grid.layouts, *spread))
@@ -81,14 +84,21 @@ def select_cases(
 def takes_cases(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: replace a command's ``cases`` parameter by the options of ``select_cases``."""
     own = inspect.signature(command).parameters
-    shared = inspect.signature(select_cases).parameters
+    shared = dict(inspect.signature(select_cases).parameters)
+    del shared["absent"]
 
     def wrapped(**options: Any) -> Any:
         from bench.suites import PAIRED
 
+        chosen: dict[str, Any] = {}
         if "paired" in own and options["suite"] in PAIRED:
             options.update(paired=True, accuracy=True)
-        cases = select_cases(**{name: options.pop(name) for name in shared})
+        if "gpu" in own and (options["gpu"] or options["gpu_spec"]):
+            if options["device"]:
+                raise ValueError("--device is for what is here; leave it out with --gpu")
+            chosen["absent"] = True
+        chosen.update({name: options.pop(name) for name in shared})
+        cases = select_cases(**chosen)
         return command(cases=cases, **options)
 
     parameters = [*shared.values(), *(own[name] for name in own if name != "cases")]
@@ -129,8 +139,19 @@ def _layouts(
     return list(dict.fromkeys(itertools.chain.from_iterable(replaced)))
 
 
-def _device(name: Text) -> str:
+def present_device(name: Text) -> str:
+    """``cpu`` or ``cuda``; the latter if there is one and nothing is asked for.
+
+    Raises:
+        ValueError: another name, or a device that is not here.
+    """
     import torch
+
+    from bench.case import DEVICES
+    from losses import pick
+
+    if name:
+        pick("device", name, DEVICES)
 
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:

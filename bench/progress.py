@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,6 +11,8 @@ from rich.table import Column
 
 from bench.case import Case
 from bench.console import say
+
+Found = TypeVar("Found")
 
 
 class Report:
@@ -67,6 +69,44 @@ class Report:
     def _advance(self, case: Case) -> None:
         self._done += 1
         self._bar.update(self._task, advance=_weight(case), count=f"{self._done}/{self._total}")
+
+
+class Trials:
+    """Progress of searches of unknown length: which trial runs, and plain lines in CI.
+
+    Args:
+        total: searches.
+    """
+
+    def __init__(self, total: int) -> None:
+        terminal = sys.stderr.isatty()
+        self._plain = not terminal and bool(os.environ.get("CI"))
+        self._total, self._number = total, 0
+        self._status = Console(stderr=True).status("") if terminal else None
+
+    def __enter__(self) -> "Trials":
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            self._status.stop()
+
+    def search(self, run: Callable[[Case], Found], case: Case) -> Found:
+        """Run the search for one case."""
+        self._number += 1
+        return run(case)
+
+    def start(self, case: Case) -> None:
+        """A batch is about to be tried."""
+        if self._status:
+            self._status.update(f"{self._number}/{self._total} {case.label}")
+
+    def finish(self, case: Case, record: dict[str, Any]) -> None:
+        """It was tried, and its record is on the disk."""
+        if self._plain:
+            say(f"[{self._number}/{self._total}] {case.label}: {record['status']}")
 
 
 def _weight(case: Case) -> float:

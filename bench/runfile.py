@@ -9,17 +9,17 @@ import fcntl
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from bench import fields
+
 SCHEMA = 1
-STATUSES = ("ok", "oom", "unsupported", "invalid", "error", "timeout")
-_HEADER_FIELDS = {"schema": int, "environment": dict, "environment_hash": str, "code_hash": str}
-_MEASURED = ("median_ms", "p20_ms", "p80_ms", "peak_bytes", "macs")
-_NUMBERS = (*_MEASURED, "batch", "dim", "world", "loss_batch", "evaluations", "gmacs")
-_RECORD_FIELDS = {"key": str, "status": str, "loss": str, "implementation": str, "pass": str}
+_HEADER_NEEDED = ("schema", "environment", "environment_hash", "code_hash")
+_RECORD_NEEDED = ("key", "status", "loss", "implementation", "pass")
 
 
 class RunFileError(ValueError):
@@ -51,14 +51,19 @@ class Run:
     complete_bytes: int = 0
 
 
-def read(path: Path) -> Run:
+def read(path: Path, needed: Sequence[str] = ()) -> Run:
     """Read a run file.
 
     A last line without its newline was cut off by a kill: it is dropped with a warning. Of a case
     that failed and was tried again, the last record counts.
 
+    Args:
+        path: the run file.
+        needed: fields that no record may lack, beside its key, status and name.
+
     Raises:
-        RunFileError: missing file, or a line that is not a header or record.
+        RunFileError: missing file, or a line that is not a header or record, or is one whose fields
+            are not of their kinds (``bench.fields``).
     """
     try:
         content = path.read_bytes()
@@ -68,42 +73,60 @@ def read(path: Path) -> Run:
     lines = whole.split(b"\n") if newline else []
     if not lines:
         raise RunFileError(f"{path} has no header: it is empty or not a run file")
-    header = _parse(path, 1, lines[0], _HEADER_FIELDS)
-    if header["schema"] != SCHEMA:
-        raise RunFileError(f"{path}:1: schema {header['schema']} is not the {SCHEMA} known here")
+    header = _parse(f"{path}:1", lines[0], _header_problem)
     if rest:
         warnings.warn(f"{path}: dropped a half-written last line", RunFileWarning, stacklevel=2)
     records = {}
+    processes: dict[str, int] = {}
     for number, line in enumerate(lines[1:], start=2):
-        record = _parse_record(path, number, line)
+        record = _parse(f"{path}:{number}", line, partial(_record_problem, needed=needed))
+        group, count = record.get("pair_group"), record.get("pair_processes")
+        if group and count and processes.setdefault(group, count) != count:
+            raise RunFileError(f"{path}:{number}: pair_processes differs within pair_group {group}")
         records[record["key"]] = record
     return Run(path, header, list(records.values()), complete_bytes=len(whole) + len(newline))
 
 
-def _parse_record(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    record = _parse(path, number, line, _RECORD_FIELDS)
-    if record["status"] not in STATUSES:
-        raise RunFileError(f"{path}:{number}: unknown status {record['status']!r}")
-    needed = _MEASURED if record["status"] == "ok" else ()
-    for name in (*needed, *(name for name in _NUMBERS if name in record)):
-        value = record.get(name, "nothing")
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise RunFileError(f"{path}:{number}: {name} must be a number, got {value!r}")
-    return record
-
-
-def _parse(path: Path, number: int, line: bytes, fields: Mapping[str, type]) -> dict[str, Any]:
+def _parse(
+    where: str, line: bytes, problem: Callable[[dict[str, Any]], str | None]
+) -> dict[str, Any]:
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise RunFileError(f"{path}:{number}: not JSON ({error}); remove this line") from error
-    if not isinstance(content, dict):
-        raise RunFileError(f"{path}:{number}: not a JSON object; remove this line")
-    for name, kind in fields.items():
-        if not isinstance(content.get(name), kind):
-            got = content.get(name, "nothing")
-            raise RunFileError(f"{path}:{number}: {name} must be a {kind.__name__}, got {got!r}")
+        content = fields.parse(line)
+    except ValueError as error:
+        raise RunFileError(
+            f"{where}: {error}; remove this line, unless it is the header"
+        ) from error
+    found = problem(content)
+    if found:
+        raise RunFileError(f"{where}: {found}")
     return content
+
+
+def _header_problem(header: dict[str, Any]) -> str | None:
+    schema = header.get("schema")
+    if type(schema) is int and schema != SCHEMA:
+        remedy = "measure again" if schema < SCHEMA else "update lossbench"
+        return f"schema {schema} is not the {SCHEMA} known here; {remedy}"
+    found = fields.problem(header, fields.HEADER, _HEADER_NEEDED)
+    return found or fields.problem(header["environment"], fields.FACT)
+
+
+def _record_problem(record: dict[str, Any], needed: Sequence[str]) -> str | None:
+    status = record.get("status")
+    if "schema" in record and "key" not in record:
+        return "a second header; put each run in a file of its own"
+    if status is not None and status not in fields.STATUSES:
+        return f"unknown status {status!r:.60}; known: {', '.join(fields.STATUSES)}"
+    paired = bool(record.get("pair_group") and record.get("samples_ms"))
+    needed = [
+        *(*_RECORD_NEEDED, *needed),
+        *(fields.MEASURED if status == "ok" else ()),
+        *(("pair_processes", "pair_noise") if paired else ()),
+    ]
+    found = fields.problem(record, fields.RECORD, needed)
+    if not found and paired and len(record["samples_ms"]) % record["pair_processes"]:
+        return "samples_ms must be as many in each of the pair_processes"
+    return found
 
 
 class Writer:
@@ -140,6 +163,8 @@ class Writer:
                 f"{self.path} was measured with another {', '.join(changed)}; "
                 "choose another --out, or add --restart to set it aside and start anew"
             )
+        if "calibration" in run.header:  # what the records there were judged by
+            self.header = {**header, "calibration": run.header["calibration"]}
         self._file.truncate(run.complete_bytes)
         return {record["key"]: record for record in run.records}
 

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import torch
 
 from bench import contenders, environment, groups
+from bench.calibrate import calibrate
 from bench.case import Case
+from bench.ceilings import Ceilings, of_ceiling
 from bench.inputs import identity
 from bench.runfile import SCHEMA, StaleRunError, Writer, set_aside
 from bench.worker import Worker
@@ -65,18 +67,23 @@ class Outcome:
     left: int
 
 
-def open_run(path: Path, device: str, restart: bool = False) -> tuple[Writer, Path | None]:
+def open_run(
+    path: Path, device: str, restart: bool = False, memory_bytes: int | None = None
+) -> tuple[Writer, Path | None]:
     """Open a run file for this machine and code.
 
     Args:
         path: the run file.
         device: "cpu" or "cuda".
         restart: set a file of other code or another environment aside and start anew.
+        memory_bytes: of the device that is emulated, if one is.
 
     Returns:
         The writer, and the path of a file that was set aside.
     """
     facts = environment.describe(device, torch.get_num_threads())
+    if memory_bytes is not None:
+        facts["memory_limit_bytes"] = memory_bytes
     header = {
         "schema": SCHEMA,
         "environment": facts,
@@ -84,13 +91,19 @@ def open_run(path: Path, device: str, restart: bool = False) -> tuple[Writer, Pa
         **environment.source_state(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+    if not path.exists():
+        return Writer(path, _calibrated(header, device)), None
     try:
         return Writer(path, header), None
     except StaleRunError:
         if not restart:
             raise
         aside = set_aside(path)
-        return Writer(path, header), aside
+        return Writer(path, _calibrated(header, device)), aside
+
+
+def _calibrated(header: dict[str, Any], device: str) -> dict[str, Any]:
+    return {**header, "calibration": calibrate(device).describe()}
 
 
 def sweep(
@@ -114,6 +127,7 @@ def sweep(
             recorded when all of it is done.
         errors: measure the errors of value and gradient on three kinds of inputs.
     """
+    ceilings = Ceilings.of(writer.header.get("calibration"))
     keys = {case_key(case, writer.header): case for case in cases}
     batches = groups.group(list(keys.values())) if paired else [[case] for case in keys.values()]
     clock = _Clock(limits.budget_s)
@@ -129,14 +143,21 @@ def sweep(
             records = []
             for case in batch:
                 progress.start(case)
-                how = {"measure": clock.allows(case), "sample": not paired, "errors": errors}
+                fits = clock.allows(case)
+                how = {
+                    "measure": fits,
+                    "sample": not paired,
+                    "errors": errors,
+                    "ceilings": ceilings,
+                }
                 records.append(_record(case, writer.header, worker, limits, how))
-                measured, left = measured + how["measure"], left + (not how["measure"])
+                measured, left = measured + fits, left + (not fits)
             if paired:
                 progress.compare(batch)
                 groups.compare(worker, batch, records, limits.timeout_s)
                 worker.stop()  # the next group starts in a fresh process
             for case, record in zip(batch, records, strict=True):
+                record.update(of_ceiling(record))
                 writer.append(record)
                 clock.learn(case, record)
                 progress.finish(case, record)
@@ -146,14 +167,19 @@ def sweep(
 
 
 def _record(
-    case: Case, header: dict[str, Any], worker: Worker, limits: Limits, how: dict[str, bool]
+    case: Case, header: dict[str, Any], worker: Worker, limits: Limits, how: dict[str, Any]
 ) -> dict[str, Any]:
     """A case's description, counts and, if it is to be measured, measurement."""
     fields = worker.evaluate(case, limits.timeout_s, **how)
     if not how["measure"]:
         fields = {**fields, "status": "timeout", "reason": OUT_OF_BUDGET}
+    return {**describe(case, header), **fields}
+
+
+def describe(case: Case, header: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a record that say what it is of."""
     key = case_key(case, header)
-    return {"key": key, **case.describe(), "inputs_id": identity(case.inputs), **fields}
+    return {"key": key, **case.describe(), "inputs_id": identity(case.inputs)}
 
 
 def _are_done(records: Sequence[dict[str, Any] | None], paired: bool, errors: bool) -> bool:

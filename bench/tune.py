@@ -1,6 +1,5 @@
 """Choose tile sizes and strategies on the GPU at hand, for the table that the kernels read."""
 
-import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,8 @@ import torch
 from bench.timing import make_timer
 from kernels import configs
 from kernels.configs import Config
-from kernels.engine import Epilogue, Gram, sum_pairs
+from kernels.engine import sum_pairs
+from kernels.gram import Epilogue, Gram
 from kernels.plan import layout
 from kernels.smi import information_entry
 
@@ -63,9 +63,11 @@ def _best(config: Config, axes: Mapping[str, Sequence[int]], cost: Callable[...,
     choices = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     timed = [(cost(config), config)]
     for choice in choices:
-        with contextlib.suppress(ValueError):  # sides that do not fit together
+        try:
             candidate = replace(config, **choice)
-            timed.append((cost(candidate), candidate))
+        except ValueError:  # sides that do not fit together
+            continue
+        timed.append((cost(candidate), candidate))
     least, best = min(timed, key=lambda each: each[0])
     if least == float("inf"):
         raise RuntimeError(f"no tile of {choices} runs on this GPU")

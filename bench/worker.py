@@ -32,11 +32,15 @@ class Worker:
     Args:
         device: "cpu" or "cuda".
         memory_bytes: what a case may allocate on the CPU; default: most of what is free.
+        device_bytes: memory of a device that is emulated, inputs included, but not the program.
     """
 
-    def __init__(self, device: str, memory_bytes: int | None = None) -> None:
+    def __init__(
+        self, device: str, memory_bytes: int | None = None, device_bytes: int | None = None
+    ) -> None:
         self._device = device
         self._memory_bytes = memory_bytes
+        self._device_bytes = device_bytes
         self._process: Any = None
 
     def evaluate(self, case: Case, timeout_s: float, **how: Any) -> dict[str, Any]:
@@ -45,7 +49,8 @@ class Worker:
         Args:
             case: what to evaluate.
             timeout_s: seconds after which the case is given up.
-            **how: ``measure=False`` to count only; options of ``measure``.
+            **how: ``measure=False`` to count only; ``ceilings``, which ``count`` takes;
+                ``once=True`` for a single call; options of ``measure``.
         """
         return self._ask(("evaluate", case, how), timeout_s, parts=2)
 
@@ -111,7 +116,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115 - lives as long as the process
-        arguments = (theirs, self._log.name, self._device, self._memory_bytes)
+        limits = (self._memory_bytes, self._device_bytes)
+        arguments = (theirs, self._log.name, self._device, *limits)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
@@ -129,18 +135,30 @@ class Worker:
         if code == -signal.SIGKILL:
             return {"status": "oom", "reason": "killed by the system, most likely for its memory"}
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        last = printed.strip().splitlines()[-1:]
-        return {"status": "error", "reason": ": ".join([f"process ended with {name}", *last])}
+        last = "".join(printed.strip().splitlines()[-1:])
+        status = "oom" if "MemoryError" in last else "error"
+        return {"status": status, "reason": f"process ended with {name}: {last}".rstrip(": ")}
 
 
-def _serve(connection: Connection, log: str, device: str, memory_bytes: int | None) -> None:
+def _serve(
+    connection: Connection,
+    log: str,
+    device: str,
+    memory_bytes: int | None,
+    device_bytes: int | None,
+) -> None:
     """Main loop of the child: a task in; its results out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _redirect_output(log)
     # The compiler's own worker processes would outlive a child that is killed.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    if device == "cpu":
+    if device_bytes is not None:
+        from bench.measure import measure  # noqa: F401
+        from bench.memory import emulate  # the program is all of what is imported
+
+        emulate(device, device_bytes)
+    elif device == "cpu":
         _limit_memory(memory_bytes)
 
     with contextlib.suppress(EOFError, BrokenPipeError):  # the parent wants no more
@@ -153,12 +171,15 @@ def _serve(connection: Connection, log: str, device: str, memory_bytes: int | No
 def _evaluate(case: Case, how: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Counts, then the measurement."""
     from bench.counting import count
-    from bench.measure import measure
+    from bench.measure import measure, try_once
 
-    wanted = how.pop("measure", True)
-    counts = guarded(count, case)
+    wanted, once = how.pop("measure", True), how.pop("once", False)
+    counts = guarded(count, case, how.pop("ceilings", None))
     yield counts
-    yield guarded(measure, case, **how) if wanted and "status" not in counts else {}
+    if not wanted or "status" in counts:
+        yield {}
+    else:
+        yield guarded(try_once, case) if once else guarded(measure, case, **how)
 
 
 def _compare(

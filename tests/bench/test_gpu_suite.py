@@ -103,7 +103,7 @@ def test_energy_is_that_of_one_call(monkeypatch):
     def call():
         counter[0] += 7
 
-    monkeypatch.setattr(energy, "_counter", lambda device: counter[0])
+    monkeypatch.setattr(energy, "energy_mj", lambda device: counter[0])
     monkeypatch.setattr(energy, "LEAST_S", 0.001)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     assert energy.millijoules(call, "cuda") == 7

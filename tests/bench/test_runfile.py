@@ -37,6 +37,11 @@ def record(key: str) -> dict:
     }
 
 
+def paired(key: str, **fields) -> dict:
+    pair = {"pair_group": "g", "pair_processes": 2, "pair_noise": 0.1, "samples_ms": [1, 2]}
+    return record(key) | pair | fields
+
+
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "folder" / "run.jsonl"
@@ -117,7 +122,23 @@ def test_a_file_of_another_kind_is_left_alone(tmp_path, content):
         ),
         (3, b"[" * 100_000, r":3: not JSON"),
         (1, json.dumps(record("a")).encode(), r":1: schema must be a int"),
-        (1, json.dumps(HEADER | {"schema": 99}).encode(), r":1: schema 99"),
+        (1, json.dumps(HEADER | {"schema": 99}).encode(), r":1: schema 99 .*; update lossbench"),
+        (1, json.dumps(HEADER | {"schema": 0}).encode(), r":1: schema 0 .*; measure again"),
+        (1, json.dumps(HEADER | {"schema": True}).encode(), r":1: schema must be a int, got True"),
+        (1, json.dumps(HEADER | {"environment": {"cpu": []}}).encode(), r":1: cpu must be a str"),
+        (3, json.dumps(HEADER).encode(), r":3: a second header"),
+        (2, b'{"key": "a", "key": "b"}', r":2: not JSON \(a name stands twice"),
+        (2, b'{"value": NaN}', r":2: not JSON \(NaN is not a number\)"),
+        (2, b'{"value": -1e999}', r":2: not JSON \(-1e999 is out of range\)"),
+        (2, b'{"value": 1' + b"0" * 400 + b"}", r":2: not JSON \(1000.* is out of range\)"),
+        (2, json.dumps(record("a") | {"median_ms": -1}).encode(), r":2: median_ms must be a time"),
+        (2, json.dumps(record("a") | {"median_ms": None}).encode(), r":2: median_ms .*'nothing'"),
+        (2, json.dumps(record("a") | {"peak_bytes": True}).encode(), r":2: peak_bytes .*got True"),
+        (2, json.dumps(record("a") | {"batch": 0}).encode(), r":2: batch must be a whole number"),
+        (2, json.dumps(record("a") | {"title": "\ud800"}).encode(), r":2: title must be a str"),
+        (2, json.dumps(record("a") | {"samples_ms": [1, 0]}).encode(), r":2: samples_ms must be"),
+        (2, json.dumps(paired("a", pair_noise=None)).encode(), r":2: pair_noise must be"),
+        (2, json.dumps(paired("a", pair_processes=3)).encode(), r":2: samples_ms must be as many"),
     ],
 )
 def test_other_corrupt_lines_are_errors_with_file_and_line(path, line, text, message):
@@ -130,6 +151,20 @@ def test_other_corrupt_lines_are_errors_with_file_and_line(path, line, text, mes
     with pytest.raises(RunFileError, match=message):
         Writer(path, HEADER)
     assert path.read_bytes() == before
+
+
+def test_records_of_a_group_were_timed_by_the_same_processes(path):
+    path.write_text("\n".join(map(json.dumps, [HEADER, paired("a"), paired("b")])) + "\n")
+    assert keys(path) == ["a", "b"]
+    lines = [HEADER, paired("a"), paired("b", pair_processes=1)]
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    with pytest.raises(RunFileError, match=r"run\.jsonl:3: pair_processes differs within"):
+        read(path)
+
+
+def test_what_a_reader_needs_is_asked_for(path):
+    with pytest.raises(RunFileError, match=r"run\.jsonl:2: batch must be .*, got 'nothing'"):
+        read(path, needed=("batch",))
 
 
 def test_missing_and_empty_files(tmp_path):

@@ -1,0 +1,108 @@
+"""Measure a device's ceilings: matrix products of each dtype, copies of each size, launches."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from bench.case import DTYPES
+from bench.ceilings import Ceilings
+from bench.timing import one_thread
+from losses.precision import fp32_products
+
+SIDES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}
+"""Of square products: which of them is fastest depends on the device."""
+COPIED = {"cpu": range(14, 29, 2), "cuda": range(18, 33, 2)}
+"""Binary logarithms of the bytes that a copy reads and writes."""
+SLOW_S = 0.3
+"""A product that would take longer than this is not made."""
+MEASURE_S = 0.06
+IN_A_ROW = {"cpu": 1, "cuda": 20}
+"""Calls that are timed at once: a GPU must not wait for each to be noticed."""
+CHAIN = 50
+"""Operations in a row, forward and backward, of which the launch is timed."""
+
+
+def calibrate(device: str) -> Ceilings:
+    """Measure the ceilings of a device, in a few seconds.
+
+    Args:
+        device: "cpu" or "cuda".
+    """
+    precisions = [*DTYPES, *(["tf32"] if device == "cuda" else [])]
+    found = Ceilings(
+        {name: _gemm_gflops(device, name) for name in precisions},
+        list(_copies(device)),
+        _launch_us(device),
+    )
+    if device == "cuda":
+        torch.cuda.empty_cache()  # room for the cases, which run in another process
+    return found
+
+
+def _gemm_gflops(device: str, precision: str) -> float:
+    """The fastest of the products, in 10^9 FLOP/s.
+
+    On the CPU by one thread, times their number: threads add up at best, and one thread does not
+    wait for others that share their cores with a neighbour.
+    """
+    dtype = torch.float32 if precision == "tf32" else getattr(torch, precision)
+    best = 0.0
+    for side in SIDES[device]:
+        left, right = (torch.randn(side, side, device=device).to(dtype) for _ in "ab")
+        with _precision(precision), one_thread():
+            seconds = _shortest(device, torch.mm, left, right)
+        best = max(best, 2 * side**3 / seconds / 1e9)
+        if 8 * seconds > SLOW_S:
+            break
+    return best * (torch.get_num_threads() if device == "cpu" else 1)
+
+
+def _precision(name: str) -> AbstractContextManager[None]:
+    if name in ("float32", "tf32"):
+        return fp32_products("tf32" if name == "tf32" else "ieee")
+    return nullcontext()
+
+
+def _copies(device: str) -> Iterator[tuple[int, float]]:
+    """Of each size; on the CPU by all threads, or by one where those wait for a core."""
+    for power in COPIED[device]:
+        source = torch.randn(2**power // 8, device=device)
+        copy = torch.empty_like(source).copy_
+        with one_thread():
+            alone = _shortest(device, copy, source)
+        seconds = min(alone, _shortest(device, copy, source))
+        yield 2**power, 2**power / seconds / 1e9
+
+
+def _launch_us(device: str) -> float:
+    x = torch.ones(1, device=device, requires_grad=True)
+
+    def chain() -> None:
+        y = x
+        for _ in range(CHAIN):
+            y = y * 1.0
+        torch.autograd.grad(y, x)
+
+    return _shortest(device, chain) / (2 * CHAIN) * 1e6
+
+
+def _shortest(device: str, call: Callable[..., Any], *arguments: Any) -> float:
+    """Seconds of the shortest of many calls: what others do only makes them longer."""
+    call(*arguments)  # warms up
+    best, end = float("inf"), time.perf_counter() + MEASURE_S
+    while best == float("inf") or time.perf_counter() < end:
+        _wait(device)
+        start = time.perf_counter()
+        for _ in range(IN_A_ROW[device]):
+            call(*arguments)
+        _wait(device)
+        best = min(best, (time.perf_counter() - start) / IN_A_ROW[device])
+    return best
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,30 @@
+"""What a case calls."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+import losses
+from bench import contenders
+from bench.case import Case
+from bench.timing import Call, make_call
+
+
+def create_loss(case: Case) -> Callable[..., Tensor]:
+    """The loss of a case: a module of ours, or a contender."""
+    if case.contender:
+        return contenders.resolve(case.contender)
+    return losses.create(case.loss, case.implementation, **case.hyperparameters, **case.options)
+
+
+def case_call(case: Case, loss: Callable[..., Tensor], views: tuple[Tensor, Tensor]) -> Call:
+    """The work of a case's pass, in the precision that it asks for."""
+    call = make_call(loss, views, case.pass_)
+    if not case.products:
+        return call
+
+    def within() -> tuple[Tensor, ...]:
+        with losses.products(case.products):
+            return call()
+
+    return within

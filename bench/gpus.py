@@ -1,0 +1,140 @@
+"""Datasheets of GPUs, for predictions of those that are not here: ``gpus.json``."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from bench.ceilings import Ceilings
+from losses import pick
+
+TABLE = Path(__file__).with_name("gpus.json")
+OF_COMPUTE, OF_BANDWIDTH = 0.75, 0.85
+"""Shares of the datasheet's figures that large products and copies are assumed to reach."""
+LAUNCH_US = 5.0
+"""Between the starts of two operations of eager PyTorch: no datasheet has it."""
+OWN_LINK = "nvlink"
+"""The link that a GPU's own datasheet names: NVLink, Infinity Fabric or PCI Express."""
+PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Datasheet of a GPU.
+
+    Attributes:
+        name: short name.
+        title: full name.
+        memory_bytes: of 10^9 to the GB, so that what the driver takes is left over.
+        bandwidth_gb_per_s: of its memory, 10^9 bytes/s.
+        link_gb_per_s: to others of its kind, one direction.
+        tflops: dtype, or "tf32" -> 10^12 FLOP/s of dense matrix products.
+    """
+
+    name: str
+    title: str
+    memory_bytes: float
+    bandwidth_gb_per_s: float
+    link_gb_per_s: float
+    tflops: Mapping[str, float]
+
+    @property
+    def ceilings(self) -> Ceilings:
+        """What is assumed that it reaches."""
+        gflops = {name: OF_COMPUTE * value * 1e3 for name, value in self.tflops.items()}
+        return Ceilings(gflops, [(1, OF_BANDWIDTH * self.bandwidth_gb_per_s)], LAUNCH_US)
+
+
+def assumption() -> str:
+    """What a prediction from a datasheet takes for granted, in one sentence."""
+    return (
+        f"Assumed: {OF_COMPUTE:.0%} of the datasheet's FLOP/s, {OF_BANDWIDTH:.0%} of its "
+        f"bandwidth, {LAUNCH_US:g} us from one operation to the next."
+    )
+
+
+def names() -> list[str]:
+    """Names of the GPUs in the table."""
+    return list(_table()["gpus"])
+
+
+def gpu(name: str) -> Gpu:
+    """The datasheet of a GPU in the table.
+
+    Raises:
+        ValueError: an unknown name; the nearest ones are listed.
+    """
+    pick("GPU", name, names())
+    return _parse(name, _table()["gpus"][name], str(TABLE))
+
+
+def read(path: Path) -> list[Gpu]:
+    """Datasheets of one's own, in a file of the form of ``gpus.json``.
+
+    Raises:
+        ValueError: a file that cannot be read, or a figure that is missing or not above 0.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    found = content.get("gpus") if isinstance(content, dict) else None
+    if not isinstance(found, dict) or not found:
+        raise ValueError(f'{path} must hold {{"gpus": {{NAME: {{...}}}}}}, as {TABLE.name} does')
+    return [_parse(name, fields, str(path)) for name, fields in found.items()]
+
+
+def link_bytes_per_s(name: str, of: Gpu | None) -> float:
+    """Bytes a second of a link in one direction.
+
+    Args:
+        name: one of the table's links, or ``OWN_LINK`` for that of a GPU.
+        of: the GPU.
+
+    Raises:
+        ValueError: an unknown link.
+    """
+    links = _table()["links_gb_per_s"]
+    known = [*links, *([OWN_LINK] if of else [])]
+    pick("link", name, known)
+    return 1e9 * (of.link_gb_per_s if of and name == OWN_LINK else float(links[name][0]))
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return dict(json.loads(TABLE.read_text()))
+
+
+def _parse(name: str, fields: Any, path: str) -> Gpu:
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path}: {name} must be an object of figures, got {fields!r}")
+    where = f"{path}: {name}"
+    tflops = fields.get("tflops")
+    if not isinstance(tflops, dict) or not tflops:
+        raise ValueError(f"{where}: tflops must name at least one of {', '.join(PRECISIONS)}")
+    for precision in tflops:
+        pick(f"precision of {where}", precision, PRECISIONS)
+    return Gpu(
+        name,
+        str(fields.get("title", name)),
+        1e9 * _figure(where, fields, "memory_gb"),
+        _figure(where, fields, "bandwidth_gb_per_s"),
+        _figure(where, fields, "link_gb_per_s"),
+        {precision: _figure(f"{where}: tflops", tflops, precision) for precision in tflops},
+    )
+
+
+def _figure(where: str, fields: Mapping[str, Any], name: str) -> float:
+    """A number, or a number with its source."""
+    given = fields.get(name)
+    value = given[0] if isinstance(given, list) and given else given
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{where}: {name} must be a number or [number, source], got {given!r}")
+    if not (isfinite(value) and value > 0):
+        raise ValueError(f"{where}: {name} must be above 0, got {value!r}")
+    return float(value)

@@ -1,0 +1,121 @@
+"""What a case should need on a device, without running it: time, memory, communication."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import losses
+from bench.case import Case, element_bytes, input_bytes
+from bench.ceilings import TERMS, Ceilings
+from bench.failures import guarded
+from bench.growth import Growth
+from bench.trace import Trace
+from bench.work import Work, followed, with_batch
+
+
+@dataclass(frozen=True)
+class Device:
+    """What is predicted for.
+
+    Attributes:
+        name: short name.
+        title: full name.
+        memory_bytes: of it.
+        ceilings: measured or assumed.
+        assumption: where the ceilings come from, in a sentence.
+        link_bytes_per_s: to other devices, in one direction; 0: nothing is asked of it.
+    """
+
+    name: str
+    title: str
+    memory_bytes: float
+    ceilings: Ceilings
+    assumption: str
+    link_bytes_per_s: float = 0.0
+
+
+def predict_times(done: Work, ceilings: Ceilings) -> dict[str, Any]:
+    """Roofline time of one evaluation.
+
+    Returns:
+        ``predicted_ms``: each operation takes the longest of its three terms;
+        ``predicted_compute_ms``, ``predicted_memory_ms`` and ``predicted_launch_ms``: each term of
+        all operations; ``predicted_bound``: the term that most of the time is spent on.
+    """
+    total = done.sums(lambda each: _sums(each, ceilings))
+    terms, bound = total[: len(TERMS)], total[len(TERMS) :]
+    return {
+        "predicted_ms": sum(bound),
+        **{f"predicted_{name}_ms": ms for name, ms in zip(TERMS, terms, strict=True)},
+        "predicted_bound": TERMS[bound.index(max(bound))],
+    }
+
+
+def _sums(trace: Trace, ceilings: Ceilings) -> list[float]:
+    """Each term of all operations, then the time of those that each term binds."""
+    terms, bound = [0.0] * len(TERMS), [0.0] * len(TERMS)
+    for operation, times in trace.kinds.items():
+        each = ceilings.terms_ms(operation)
+        longest = each.index(max(each))
+        bound[longest] += times * each[longest]
+        terms = [sum_ + times * ms for sum_, ms in zip(terms, each, strict=True)]
+    return [*terms, *bound]
+
+
+def predict_communication(case: Case, bytes_per_s: float) -> dict[str, Any]:
+    """Time of what each device communicates over a link.
+
+    Returns:
+        ``communication_ms`` of the case as it is distributed, and ``official_communication_ms`` of
+        the loss's official data-parallel code.
+    """
+    job = losses.Exchange(case.batch, case.dim, case.world, element_bytes(case.dtype), case.pass_)
+    gathered = losses.all_gather_bytes(job) if case.distribution == "gather" else 0
+    official = losses.spec(case.loss).communicated_bytes(job)
+    return {
+        "communication_ms": gathered / bytes_per_s * 1e3,
+        "official_communication_ms": official / bytes_per_s * 1e3,
+    }
+
+
+class Predictor:
+    """Predicts cases, each for any number of devices; what cases of a kind do is followed once."""
+
+    def __init__(self) -> None:
+        self._growths: dict[str, Growth] = {}
+
+    def predict(self, case: Case, device: Device) -> dict[str, Any]:
+        """Fields of a record: the case, and what it should need on a device.
+
+        Returns:
+            ``gpu``, the name of the device; ``chosen``, what ``auto`` runs there; the fields of
+            ``predict_times``, and ``predicted_peak_bytes``, ``saved_bytes``, ``input_bytes``,
+            ``fits``, ``predicted_largest_batch``, and those of ``predict_communication`` where
+            there is a link; or else ``status`` and ``reason``.
+        """
+        fields = {**case.describe(), "gpu": device.name}
+        if case.implementation == "auto":  # what is free there, not here
+            case = replace(case, options={"memory_bytes": int(device.memory_bytes)})
+        return {**fields, **guarded(self._predict, case, device)}
+
+    def _predict(self, case: Case, device: Device) -> dict[str, Any]:
+        growth = self._growth(followed(case))
+        done = growth.work(case.loss_batch)
+        link = device.link_bytes_per_s
+        return {
+            "status": "ok",
+            "reason": "",
+            "chosen": case.choice.implementation,
+            **predict_times(done, device.ceilings),
+            "predicted_peak_bytes": done.peak_bytes,
+            "saved_bytes": done.count(lambda each: each.saved_bytes),
+            "input_bytes": input_bytes(case),
+            "fits": done.peak_bytes + input_bytes(case) <= device.memory_bytes,
+            "predicted_largest_batch": growth.largest_batch(device.memory_bytes),
+            **(predict_communication(case, link) if link else {}),
+        }
+
+    def _growth(self, case: Case) -> Growth:
+        kind = f"{case.device} {with_batch(case, 2).label}"
+        if kind not in self._growths:
+            self._growths[kind] = Growth(case)
+        return self._growths[kind]
