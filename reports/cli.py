@@ -6,10 +6,17 @@ from typing import Annotated
 import typer
 
 from bench.console import FAILED, OK, make_app, run_app, say
+from reports import figures, modules, tables
 
-app = make_app("Tables and pages from run files.", failure="a page is stale")
-TABLE_HELP = "efficiency, fair, implementations, kernels, third_parties."
+app = make_app(
+    "Tables and pages from run files.", failure="a page is stale or --fail-on found something"
+)
+TABLE_HELP = f"{', '.join(modules.names(tables))}."
+FIGURE_HELP = f"{', '.join(modules.names(figures))}."
+FORMAT_HELP = "terminal, markdown, csv, json or latex."
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run files.")]
+Form = Annotated[str, typer.Option("--format", help=FORMAT_HELP)]
+Out = Annotated[Path | None, typer.Option(help="Write to this file.")]
 
 
 @app.callback()
@@ -21,26 +28,59 @@ def lossreport() -> None:
 def table(
     name: Annotated[str, typer.Argument(metavar="TABLE", help=TABLE_HELP)],
     runs: Runs,
-    form: Annotated[
-        str, typer.Option("--format", help="terminal, markdown, csv or latex.")
-    ] = "terminal",
-    out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
+    form: Form = "terminal",
+    out: Out = None,
 ) -> int:
     """Print a table of one or more runs."""
     from reports.page import make_table
 
-    text = make_table(name, runs, form)
+    _print(make_table(name, runs, form), out)
+    return OK
+
+
+@app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="The run to compare with, A.")],
+    new: Annotated[list[Path], typer.Argument(metavar="NEW", help="Other runs: B, C, ...")],
+    fail_on: Annotated[
+        str, typer.Option(help="Exit with 1 on any of slower, bigger, wrong (a,b,...).")
+    ] = "",
+    form: Form = "terminal",
+    out: Out = None,
+) -> int:
+    """Compare runs case by case: time, memory, fraction of ceiling, accuracy.
+
+    A run is a run file, the JSON of pytest --benchmark-json, or a CSV with columns loss,
+    implementation, batch, dim, dtype, pass and ms, one line a sample. Times are medians of separate
+    runs: SLOWER and FASTER say what their noise, and what sessions differ by anyway, leave beyond
+    doubt.
+    """
+    from reports.compare import open_sides, pair, parse_gates
+    from reports.section import check_form, render
+    from reports.side_by_side import build, failures
+
+    check_form(form)
+    gates = parse_gates(fail_on)
+    sides = open_sides([base, *new])
+    found = [pair(sides[0], side) for side in sides[1:]]
+    _print(render(build(sides, found), form), out)
+    failed = failures(sides, found, gates)
+    for line in failed:
+        say(f"lossreport: {line}")
+    return FAILED if failed else OK
+
+
+def _print(text: str, out: Path | None) -> None:
     if out is None:
         print(text, end="")
     else:
         out.write_text(text)
         say(f"wrote {out}")
-    return OK
 
 
 @app.command()
 def figure(
-    name: Annotated[str, typer.Argument(metavar="FIGURE", help="Which figure: crossover.")],
+    name: Annotated[str, typer.Argument(metavar="FIGURE", help=FIGURE_HELP)],
     runs: Runs,
     out: Annotated[Path | None, typer.Option(help="File to draw [FIGURE.svg].")] = None,
 ) -> int:

@@ -1,8 +1,11 @@
 """What a record is called in a table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pandas as pd
+
+Row = pd.Series | Mapping[Any, Any]
 
 
 def each(rows: pd.DataFrame, describe: Callable[[pd.Series], object]) -> pd.Series:
@@ -10,7 +13,7 @@ def each(rows: pd.DataFrame, describe: Callable[[pd.Series], object]) -> pd.Seri
     return pd.Series([describe(row) for _, row in rows.iterrows()], index=rows.index, dtype=object)
 
 
-def loss_title(row: pd.Series) -> str:
+def loss_title(row: Row) -> str:
     """Title of the loss, with the hyperparameters that are not as published."""
     title = row["title"] if isinstance(row["title"], str) else row["loss"]
     settings = [_setting(text) for text in str(row["variant"]).split(",") if text]
@@ -23,7 +26,7 @@ def _setting(text: str) -> str:
     return value.replace("_", " ") if value.replace("_", "").isalpha() else text
 
 
-def implementation(row: pd.Series) -> str:
+def implementation(row: Row) -> str:
     """Name of the implementation, with its options and precision; of ``auto``, what it chose."""
     chosen, options = row.get("chosen"), row.get("options")
     name = str(row["implementation"])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from reports import figures, modules, tables
 from reports.records import load
-from reports.section import FORMS, render
+from reports.section import check_form, render
 
 _BLOCK = re.compile(r"(<!-- lossreport table (\S+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -30,8 +30,7 @@ def make_table(name: str, runs: Sequence[Path], form: str) -> str:
         ValueError: an unknown name, or a run file that is missing, damaged or of another suite.
     """
     build = modules.load(tables, "table", name).build
-    if form not in FORMS:
-        raise ValueError(f"unknown format {form!r}; known: {', '.join(sorted(FORMS))}")
+    check_form(form)
     return render(build(load(runs)), form)
 
 
@@ -59,7 +58,7 @@ def make_figure(name: str, runs: Sequence[Path], out: Path) -> None:
     settings = {"svg.hashsalt": "lossbench", "svg.fonttype": "none"}
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
     with matplotlib.rc_context(settings):
-        draw(records).savefig(out, dpi=150, metadata=dates[out.suffix])
+        draw(records).savefig(out, dpi=200, metadata=dates[out.suffix])
 
 
 def refresh(text: str, folder: Path) -> str:

@@ -1,62 +1,130 @@
 """Run files as one table of records."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from bench.runfile import read
+from bench import runfile
+from bench.fields import ACCURACY, CASE
+from bench.runfile import Run
+from reports import foreign
 
-ERRORS = tuple(
-    f"accuracy_{kind}_{what}_error{suffix}"
-    for kind in ("random", "aligned", "collapsed")
-    for what in ("value", "gradient")
-    for suffix in ("", "_to_reference")
-)
 MEASURED = (
     *("median_ms", "p20_ms", "p80_ms", "samples_ms", "peak_bytes", "first_call_ms"),
-    "gradient_error",
-    *("pair_group", "pair_processes", "pair_noise", "floor_ms", "energy_mj", *ERRORS),
+    *("gradient_error", "fraction_of_ceiling"),
+    "throttled",
+    *("pair_group", "pair_processes", "pair_noise", "floor_ms", "energy_mj", *ACCURACY),
 )
 COUNTED = (
     *("gmacs", "forward_macs_cost_model", "title", "variant", "saved_bytes"),
     *("off_diagonal_entries", "official_communicated_bytes", "gather_layer", "global_batch_norm"),
-    *("chosen", "contender", "contender_version", "options", "products", "parity"),
+    *("chosen", "contender", "contender_version", "options", "products", "parity", "reason"),
+    *("moved_bytes", "predicted_ms", "predicted_peak_bytes", "predicted_largest_batch"),
+    "memory_limit_bytes",
 )
+TEXTS = ("contender", "options", "products", "reason")
+Row = tuple[dict[str, Any], dict[str, Any]]
+"""A record, and the header of the run that holds it."""
 
 
 def load(paths: Sequence[Path]) -> pd.DataFrame:
-    """Records of one or more run files, one row each.
+    """Records of one or more run files, or files of other tools, one row each.
 
-    A record that several files hold (merged or resumed runs) is taken once, from the last of them.
-    Columns are the record's fields and ``machine``, which says where it was measured.
+    Columns are the record's fields; ``hardware``, and ``machine``, which adds the software and the
+    code; and ``calibration``, the ceilings of that machine if they are known.
 
     Raises:
         RunFileError: a file that is missing or damaged.
         ValueError: no file holds a record.
     """
-    rows: list[dict] = []
-    for path in paths:
-        run = read(path)
-        rows += [{**record, "machine": _machine(run.header)} for record in run.records]
-    if not rows:
-        raise ValueError(f"{', '.join(map(str, paths))}: no records yet; run lossbench run first")
+    return to_frame([open_run(path) for path in paths])
+
+
+def open_run(path: Path) -> Run:
+    """A run file, or what another tool wrote as one.
+
+    Raises:
+        RunFileError: a file that is missing or damaged.
+    """
+    return foreign.read(path) if foreign.recognises(path) else runfile.read(path, tuple(CASE))
+
+
+def merge(rows: Iterable[Row]) -> dict[str, Row]:
+    """Each key's best row, in whatever order and groups rows are merged.
+
+    The best is one that is ok; of several the one whose run is newer; of these the last by content.
+    """
+    best: dict[str, Row] = {}
+    for row in rows:
+        key = row[0]["key"]
+        best[key] = max(best[key], row, key=_rank) if key in best else row
+    return best
+
+
+def _rank(row: Row) -> tuple[bool, str, str]:
+    record, header = row
+    content = json.dumps([record, header], sort_keys=True)
+    return record["status"] == "ok", header.get("created") or "", content
+
+
+def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Records of runs as a table; a record that several runs hold is taken once, see ``merge``.
+
+    Raises:
+        ValueError: no run holds a record.
+    """
+    best = merge((record, run.header) for run in runs for record in run.records)
+    if not best:
+        paths = ", ".join(str(run.path) for run in runs)
+        raise ValueError(f"{paths}: no records yet; run lossbench run first")
+    machines = {id(run.header): _machine(run.header) for run in runs}
+    rows = [
+        {
+            **_complete(record),
+            "machine": machines[id(head)],
+            "hardware": _hardware(head),
+            "calibration": head.get("calibration"),
+        }
+        for record, head in best.values()
+    ]
     records = pd.DataFrame(rows)
     # A case that failed early lacks fields: tables show them as missing.
     records = records.reindex(columns=list(dict.fromkeys([*records.columns, *COUNTED, *MEASURED])))
-    records.loc[records["status"] != "ok", list(MEASURED)] = None
-    for name in ("contender", "options", "products"):
+    records[list(MEASURED)] = records[list(MEASURED)].where(records["status"] == "ok")
+    for name in TEXTS:
         records[name] = records[name].fillna("")
-    return records.drop_duplicates("key", keep="last").reset_index(drop=True)
+    return records
 
 
-def _machine(header: dict) -> str:
+def _complete(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with what follows from its case, and without what is null."""
+    batch, world = record["batch"], record["world"]
+    local = record["distribution"] == "local"
+    follows = {
+        "variant": "",
+        "loss_batch": batch if local else batch * world,
+        "evaluations": world if local else 1,
+    }
+    return follows | {name: value for name, value in record.items() if value is not None}
+
+
+def _hardware(header: dict[str, Any]) -> str:
+    """The GPU, or the CPU and its threads."""
+    facts = header["environment"]
+    threads = f"{facts['threads']} threads" if facts.get("threads") else ""
+    cpu = ", ".join(part for part in (facts.get("cpu"), threads) if part)
+    return facts.get("gpu") or cpu or f"machine unknown ({header.get('source')})"
+
+
+def _machine(header: dict[str, Any]) -> str:
     """One line that names the hardware, the software and the code."""
     facts = header["environment"]
-    hardware = facts.get("gpu") or f"{facts.get('cpu')}, {facts.get('threads')} threads"
     commit = header.get("git_commit")
     code = f"commit {commit[:9]}{' (edited)' if header.get('git_dirty') else ''}" if commit else ""
     interpreted = "Triton INTERPRETED" if facts.get("interpreted") else ""
-    torch = f"torch {facts.get('torch')}"
-    parts = [hardware, torch, interpreted, str(header.get("created"))[:10], code]
+    torch = f"torch {facts['torch']}" if facts.get("torch") else ""
+    parts = [_hardware(header), torch, interpreted, (header.get("created") or "")[:10], code]
     return ", ".join(part for part in parts if part)

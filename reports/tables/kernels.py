@@ -80,6 +80,7 @@ def _section(rows: pd.DataFrame) -> Section:
         threshold(rows),
         *_targets(rows, best),
         *_reasons(rows),
+        *_throttled(rows),
     ]
     return Section(f"Kernels: {loss_title(first)}, {shape(first)}", frame, shown, notes)
 
@@ -121,6 +122,15 @@ def _targets(rows: pd.DataFrame, best: pd.Series | None) -> list[str]:
 def _reasons(rows: pd.DataFrame) -> list[str]:
     failed = rows[rows["status"] != "ok"]
     return [f"{implementation(row)}: {_one_line(row['reason'])}." for _, row in failed.iterrows()]
+
+
+def _throttled(rows: pd.DataFrame) -> list[str]:
+    """Which times are not those of the GPU at its full clocks."""
+    slowed = rows[rows["throttled"].fillna("") != ""]
+    return [
+        f"{implementation(row)}: clocks were lowered ({row['throttled']})."
+        for _, row in slowed.iterrows()
+    ]
 
 
 def _one_line(reason: Any) -> str:
