@@ -3,6 +3,7 @@
 torch is imported inside the commands, so that ``--help`` answers at once.
 """
 
+import gc
 import json
 import time
 from functools import partial
@@ -67,6 +68,7 @@ def predict_cases(
     from bench.devices import choose
     from bench.predict import Predictor
 
+    gc.freeze()  # what was imported is not garbage, and takes long to look through
     devices = choose(gpu, gpu_spec, link, cases[0].device)
     predictor = Predictor()
     work = track(
@@ -126,8 +128,9 @@ def run(
 ) -> int:
     """Count and measure; every case becomes a record in the run file, most important first."""
     from bench import display, environment
+    from bench.failures import OUT_OF_BUDGET
     from bench.progress import Report
-    from bench.sweep import OUT_OF_BUDGET, Limits, open_run, sweep
+    from bench.sweep import Limits, open_run, sweep
 
     if memory and not frontier:
         raise ValueError("--memory is that of an emulated device: give it with --frontier")

@@ -3,16 +3,18 @@
 import itertools
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from bench.ceilings import TERMS, Ceilings
-from bench.frontier import Frontier
-from bench.predict import Device
-from bench.sweep import OUT_OF_BUDGET
+from bench.failures import OUT_OF_BUDGET
 from losses import PASSES
+
+if TYPE_CHECKING:
+    from bench.frontier import Frontier
+    from bench.predict import Device
 
 
 def counts(records: list[dict[str, Any]]) -> None:
@@ -56,7 +58,7 @@ def measurements(records: list[dict[str, Any]]) -> None:
             print(f"{' '.join(_case(record))}: {record['status']}: {record['reason']}")
 
 
-def predictions(records: list[dict[str, Any]], devices: Sequence[Device]) -> None:
+def predictions(records: list[dict[str, Any]], devices: "Sequence[Device]") -> None:
     """Print what was predicted by device and pass; the term that binds is marked."""
     for device, pass_ in itertools.product(devices, PASSES):
         own = [r for r in records if (r["gpu"], r["pass"]) == (device.name, pass_)]
@@ -71,10 +73,10 @@ def predictions(records: list[dict[str, Any]], devices: Sequence[Device]) -> Non
             table.add_row(f"{name} {chosen}".strip(), shape, *_prediction(record, linked))
         size = f"{device.memory_bytes / 1e9:.0f} GB"
         print(textwrap.fill(f"{device.title}, {size}, {pass_}. {device.assumption}", width=80))
-        Console().print(table)
-    for record in records:
-        if record["status"] != "ok":
-            print(f"{' '.join(_case(record))} on {record['gpu']}: {record['reason']}")
+        _print(table)
+    failed = [record for record in records if record["status"] != "ok"]
+    for name, reason in dict.fromkeys((_case(each)[0], each["reason"]) for each in failed):
+        print(textwrap.fill(f"{name}: {reason}", width=80))
 
 
 def _prediction(record: dict[str, Any], linked: bool) -> list[str]:
@@ -91,7 +93,7 @@ def _prediction(record: dict[str, Any], linked: bool) -> list[str]:
     return [*cells, f"{record['predicted_largest_batch']:,}", *link]
 
 
-def frontiers(found: Sequence[Frontier], memory_bytes: int) -> None:
+def frontiers(found: "Sequence[Frontier]", memory_bytes: int) -> None:
     """Print the largest batches that fit."""
     table = _table("D", "pass", "predicted", "largest N", "too large")
     for each in found:
@@ -122,6 +124,10 @@ def ceilings(found: Ceilings) -> None:
 def _brief(value: float) -> str:
     """Three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _print(table: Table) -> None:
+    Console(markup=False, emoji=False, highlight=False).print(table)  # quicker plain
 
 
 def _table(*columns: str) -> Table:

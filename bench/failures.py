@@ -9,6 +9,8 @@ class MisbehaviourError(ValueError):
     """What is wrong with a third party's loss, in one line."""
 
 
+OUT_OF_BUDGET = "not measured: the budget was spent"
+"""Reason of a record that is not there for want of time."""
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
 _UNSUPPORTED = ("not implemented for", "No working C++ compiler")
 

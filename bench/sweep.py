@@ -12,11 +12,11 @@ from bench import contenders, environment, groups
 from bench.calibrate import calibrate
 from bench.case import Case
 from bench.ceilings import Ceilings, of_ceiling
+from bench.failures import OUT_OF_BUDGET
 from bench.inputs import identity
 from bench.runfile import SCHEMA, StaleRunError, Writer, set_aside
 from bench.worker import Worker
 
-OUT_OF_BUDGET = "not measured: the budget was spent"
 CALLS_PER_CASE = 4
 """Calls that a slow case makes: warm-up with memory, samples, fp64 check. Estimates what fits."""
 

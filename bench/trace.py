@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,12 +40,13 @@ _BETWEEN = (
 """Modules that are called between who calls an operation and here."""
 OVERWRITES = {"copy_", "fill_", "zero_", "normal_"}
 """What these write over they do not read."""
-SCRATCH = {"mse_loss": 2, "smooth_l1_loss": 2, "huber_loss": 1}
-"""Tensors of the shape of their inputs that these make and reduce, in one call."""
+REDUCES = {"mse_loss", "smooth_l1_loss", "huber_loss"}
+"""These make a tensor of the shape of their inputs and reduce it, in one call."""
+KEEPS = {"mse_loss", "smooth_l1_loss"}
+"""What these return keeps the memory of a tensor of the shape of their inputs."""
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """Work that is done at once.
 
     Attributes:
@@ -153,43 +154,65 @@ class _Tracer(TorchDispatchMode):
         self.found = Trace()
         self._live = 0
         self._sizes = {each.untyped_storage()._cdata: 0 for each in inputs}
+        self._watched: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._saved: set[int] = set()
+        self._unsettled = False
+        self._on_cuda = device_type(inputs[0]) == "cuda"
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # there is nothing to skip: it would only be imported
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        # what was added up in place of its first part is not held beside it: see _is_accumulation
-        name = func._schema.name
-        self._settle(name)
-        host = HOSTS.get(func) if CAN_RECORD else None
-        if host is not None:
+        if func.is_view:  # half of all calls; they do nothing
+            return func(*args, **kwargs)
+        kind = _kind(func)
+        if self._unsettled:
+            self._settle(kind.name)
+        if kind.host is not None:
             with self:
-                return host(*args, **kwargs)
-        written = _written(func) if self._skips else None
-        # without values such an operation does nothing, for which torch takes longest
-        output = None if written is None else kwargs["out"] if written else args[0]
-        result = self._result(func, args, kwargs) if output is None else output
+                return kind.host(*args, **kwargs)
+        result, operation = self._do(kind, func, args, kwargs)
+        # a reduction of 0 is none
+        inside = _bytes(args[0]) if kind.reduces and args[2:3] != (0,) else 0
         for tensor in _tensors(result):
-            self._hold(tensor)
-        if not _is_accumulation(func):
-            self._settle(name, _scratch_bytes(func, args))
-        if _is_work(func):
-            self.found.operations.append(_operation(func, args, kwargs, result))
+            self._hold(tensor, inside if kind.keeps else 0)
+        # what is added up in place of its first part is not held beside it
+        self._unsettled = kind.adds and _is_accumulation()
+        if not self._unsettled:
+            self._settle(kind.name, inside)
+        if operation is not None:
+            self.found.operations.append(operation)
         return result
 
-    def _result(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What an operation returns; of meta tensors as it was for others of that shape."""
-        if not (self._skips and _is_functional(func)):
-            return func(*args, **kwargs)
-        key = (func, _shape_of(args), _shape_of(tuple(kwargs.items())))
-        if key in _known:
-            shape, stride, dtype = _known[key]
-            return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
-        result = func(*args, **kwargs)
-        if isinstance(result, Tensor) and result.is_meta and type(result) is Tensor:
-            _known[key] = (result.shape, result.stride(), result.dtype)
-        return result
+    def _do(
+        self, kind: "_Kind", func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, Operation | None]:
+        """What an operation returns, and what it does.
+
+        Without values it is looked up by its shapes, for which torch takes longest.
+        """
+        writes = self._skips and kind.written is not None
+        if not (writes or (self._skips and kind.is_functional)):
+            result = func(*args, **kwargs)
+            return result, _operation(kind, args, kwargs, result)
+        key = (
+            _shape_of(args),
+            _shape_of(tuple(kwargs.items())),
+            kind.formula and self._on_cuda and _lowered(),
+        )
+        written: Any = (kwargs["out"] if kind.written else args[0]) if writes else None
+        if key in kind.known:
+            layout, operation = kind.known[key]
+            return written if writes else torch.empty_strided(**layout, device="meta"), operation
+        result = written if writes else func(*args, **kwargs)
+        operation = _operation(kind, args, kwargs, result)
+        if writes or type(result) is Tensor:
+            kind.known[key] = _layout(result), operation
+        return result, operation
 
     def save(self, tensor: Tensor) -> Tensor:
         """Note that a tensor is kept for the backward pass."""
@@ -212,16 +235,16 @@ class _Tracer(TorchDispatchMode):
     def _settle(self, name: str, scratch_bytes: int = 0) -> None:
         self.found.held.append((self._live + scratch_bytes, name))
 
-    def _hold(self, tensor: Tensor) -> None:
+    def _hold(self, tensor: Tensor, at_least: int) -> None:
         storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
+        key, size = storage._cdata, max(storage.nbytes(), at_least)
         if key not in self._sizes:
             self._sizes[key] = size
             self._live += size
-            weakref.finalize(storage, self._free, key, size)
+            self._watched[key] = weakref.ref(storage, partial(self._free, key, size))
 
-    def _free(self, key: int, size: int) -> None:
-        self._sizes.pop(key, None)
+    def _free(self, key: int, size: int, _: Any) -> None:
+        del self._sizes[key], self._watched[key]
         self._saved.discard(key)  # the next storage may have its place
         self._live -= size
 
@@ -251,9 +274,56 @@ def _launches(case: Case, tracer: _Tracer) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """What an operator's schema says of it, looked up once.
+
+    Attributes:
+        name: with its namespace.
+        host: of a fused kernel: launches it.
+        formula: counts the floating-point operations of a matrix product.
+        is_work: it computes or copies.
+        is_functional: what it returns is new, and depends on the shapes that it is given.
+        written: position of the tensor that it writes to and returns, if it does only that.
+        overwrites: number of tensors, the first, that it writes over without reading them.
+        reduces: it makes a tensor of the shape of its inputs and reduces it.
+        keeps: what it returns keeps the memory of such a tensor.
+        adds: autograd's engine may call it to add up gradients.
+        known: shapes that it was called with -> layout of its result, and what it does.
+    """
+
+    name: str
+    host: Any
+    formula: Any
+    is_work: bool
+    is_functional: bool
+    written: int | None
+    overwrites: int
+    reduces: bool
+    keeps: bool
+    adds: bool
+    known: dict[Any, Any] = field(default_factory=dict)
+
+
 @cache
+def _kind(func: Any) -> _Kind:
+    schema = func._schema
+    space, _, name = schema.name.partition("::")
+    return _Kind(
+        name=schema.name,
+        host=HOSTS.get(func) if CAN_RECORD else None,
+        formula=flop_registry.get(func._overloadpacket),
+        is_work=not (space == "prim" or name in NO_WORK),
+        is_functional=not any(each.alias_info for each in (*schema.arguments, *schema.returns)),
+        written=_written(func),
+        overwrites=1 if name in OVERWRITES else 0,
+        reduces=name in REDUCES,
+        keeps=name in KEEPS,
+        adds=func is torch.ops.aten.add.Tensor,
+    )
+
+
 def _written(func: Any) -> int | None:
-    """Position of the tensor that an operation writes to and returns, if it does only that."""
     arguments = func._schema.arguments
     aliases = [each.alias_info for each in arguments]
     changed = [i for i, alias in enumerate(aliases) if alias and alias.is_write]
@@ -262,30 +332,17 @@ def _written(func: Any) -> int | None:
     return changed[0] if changed == [0] or arguments[changed[0]].name == "out" else None
 
 
-_known: dict[Any, Any] = {}
-"""Operation and the shapes that it was called with -> shape of its result."""
-
-
-@cache
-def _is_functional(func: Any) -> bool:
-    """Whether what an operation returns is new and depends on the shapes that it is given."""
-    schema = func._schema
-    return not any(each.alias_info for each in (*schema.arguments, *schema.returns))
-
-
 def _shape_of(given: Any) -> Any:
     """Arguments, with the shapes of tensors in their place."""
     if isinstance(given, Tensor):
         return (given.shape, given.stride(), given.dtype, given.device)
     if isinstance(given, (list, tuple)):
-        return tuple(_shape_of(each) for each in given)
-    return given
+        return tuple([_shape_of(each) for each in given])
+    return (given, given.__class__)  # 2 and 2.0 are equal
 
 
-@cache
-def _is_work(func: Any) -> bool:
-    space, _, name = func._schema.name.partition("::")
-    return not (func.is_view or space == "prim" or name in NO_WORK)
+def _layout(tensor: Tensor) -> dict[str, Any]:
+    return {"size": tensor.shape, "stride": tensor.stride(), "dtype": tensor.dtype}
 
 
 def _tensors(found: Any) -> Iterator[Tensor]:
@@ -297,41 +354,30 @@ def _tensors(found: Any) -> Iterator[Tensor]:
             yield from _tensors(each)
 
 
-def _is_accumulation(func: Any) -> bool:
+def _is_accumulation() -> bool:
     """Whether autograd's engine adds up the gradients of a tensor that was used twice.
 
     It adds in place where nobody else holds the first, but not while it is followed.
     """
-    if func is not torch.ops.aten.add.Tensor:
-        return False
     frame: Any = sys._getframe()
     while frame.f_globals["__name__"] in _BETWEEN:
         frame = frame.f_back
     return bool(frame.f_code.co_name == "_engine_run_backward")
 
 
-def _scratch_bytes(func: Any, args: tuple[Any, ...]) -> int:
-    """Bytes that an operation holds while it runs, beyond what it returns."""
-    tensors = SCRATCH.get(func._schema.name.partition("::")[2], 0)
-    if not tensors or args[2:3] == (0,):  # which says that nothing is reduced
-        return 0
-    return tensors * _bytes(args[0])
-
-
-def _operation(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Operation:
-    given = list(_tensors((args, tuple(kwargs.values()))))
-    name = func._schema.name.partition("::")[2]
+def _operation(
+    kind: _Kind, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+) -> Operation | None:
+    if not kind.is_work:
+        return None
     out = kwargs.get("out")
-    read = [tensor for tensor in given if tensor is not out]
-    if name in OVERWRITES:
-        read = read[1:]
-    moved = sum(map(_bytes, (*read, *_tensors(result))))
-    formula = flop_registry.get(func._overloadpacket)
-    if formula is None:
+    read = [each for each in _tensors((args, tuple(kwargs.values()))) if each is not out]
+    moved = sum(map(_bytes, (*read[kind.overwrites :], *_tensors(result))))
+    if kind.formula is None:
         return Operation(0, "", moved)
     # formulas do not know the dtype that a product may be asked for
     known = [each for each in args if not isinstance(each, torch.dtype)]
-    macs = formula(*known, **kwargs, out_val=result) // 2
+    macs = kind.formula(*known, **kwargs, out_val=result) // 2
     return Operation(macs, _precision(read[-1]) if macs else "", moved)
 
 
@@ -341,9 +387,13 @@ def _bytes(tensor: Tensor) -> int:
     return min(size, tensor.untyped_storage().nbytes())
 
 
+def _lowered() -> bool:
+    """Whether products of float32 operands are done in TF32 on a GPU."""
+    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
+
+
 def _precision(operand: Tensor) -> str:
-    lowered = torch.backends.cuda.matmul.fp32_precision == "tf32"
-    if operand.dtype == torch.float32 and lowered and device_type(operand) == "cuda":
+    if operand.dtype == torch.float32 and _lowered() and device_type(operand) == "cuda":
         return "tf32"
     return str(operand.dtype).removeprefix("torch.")
 
