@@ -9,6 +9,7 @@ from torch import Tensor
 
 import losses
 from bench.case import Case
+from bench.contenders import Loss, specification
 from bench.inputs import make_views
 from bench.timing import make_call
 
@@ -132,7 +133,9 @@ def accuracy(
 
 def _same_truth(case: Case) -> Case:
     """The case that all implementations of a loss share their truth with."""
-    return replace(case, implementation="reference", options={}, products="", contender="")
+    ours = isinstance(specification(case), losses.Loss)
+    contender = "" if ours else case.contender
+    return replace(case, implementation="reference", options={}, products="", contender=contender)
 
 
 def _affordable(case: Case) -> bool:
@@ -151,11 +154,11 @@ def _truth(case: Case) -> Truth:
 
 
 def _find_truth(case: Case) -> Truth:
-    reference = losses.create(case.loss, **case.hyperparameters)
+    reference = specification(case)
     views = make_views(case)
     wide = (views[0].double(), views[1].double())
     with torch.no_grad():
-        parts = [term.item() for term in reference.terms(*wide).values()]
+        parts = [term.item() for term in _terms(reference, wide)]
     value, size = sum(parts), sum(abs(part) for part in parts)
     if not _affordable(case):
         return Truth(value, size, None, None, None)
@@ -166,6 +169,12 @@ def _find_truth(case: Case) -> Truth:
         gradient_error = _distance(torch.cat([g.double() for g in own_gradients]), gradient)
     value_error = _relative(abs(own_value.item() - value), abs(value))
     return Truth(value, size, gradient, value_error, gradient_error)
+
+
+def _terms(reference: Loss, views: tuple[Tensor, Tensor]) -> list[Tensor]:
+    if isinstance(reference, losses.Loss):
+        return list(reference.terms(*views).values())
+    return [reference(*views)]
 
 
 def _distance(gradient: Tensor, truth: Tensor | None) -> float | None:

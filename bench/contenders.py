@@ -2,7 +2,8 @@
 
 A contender is any callable or ``nn.Module`` of two tensors. Before it is measured it must show that
 it behaves (a scalar of both views, the same twice, inputs untouched) and that it is the named loss,
-up to a constant factor, which is reported.
+up to a constant factor, which is reported. One that is there to be timed beside another loss says
+with an attribute ``reference`` what it must equal instead.
 """
 
 import hashlib
@@ -94,6 +95,12 @@ def resolve(target: str) -> Loss:
     return _of_two_views(found)
 
 
+def specification(case: Case) -> Loss:
+    """What the value of a case must equal: the loss's reference, or what a contender brings."""
+    own = getattr(resolve(case.contender), "reference", None) if case.contender else None
+    return own or losses.create(case.loss, **case.hyperparameters)
+
+
 def identity(target: str) -> str:
     """What a contender's record depends on: where it is found, its version and its source files."""
     module = importlib.import_module(target.partition(":")[0].partition(".")[0])
@@ -168,20 +175,24 @@ def _parity(case: Case, loss: Loss) -> dict[str, Any]:
     from bench.inputs import make_views
 
     small = replace(case, batch=min(case.loss_batch, PARITY_ROWS), world=1, distribution="local")
-    ours = losses.create(case.loss, **case.hyperparameters)
+    expected = specification(case)
     ratios = []
     for kind in PARITY_KINDS:
         views = make_views(replace(small, inputs=kind))
         _check_behaviour(loss, views)
-        ratios += _ratios(loss, ours, views)
+        ratios += _ratios(loss, expected, views)
     scale = sorted(ratios)[len(ratios) // 2]
     spread = max(abs(ratio - scale) for ratio in ratios)
     allowed = PARITY[case.dtype]
+    other = not isinstance(expected, losses.Loss)
     if not spread <= allowed * abs(scale):
         low, high = min(ratios), max(ratios)
         raise MisbehaviourError(
-            f"is not {case.loss}: value and gradient are {low:.4g} to {high:.4g} times ours"
+            f"is not {'its reference' if other else case.loss}: "
+            f"value and gradient are {low:.4g} to {high:.4g} times {'its' if other else 'ours'}"
         )
+    if other:
+        return {"scale": scale, "parity": "another loss: equals its own reference"}
     if abs(scale - 1) <= allowed:
         return {"scale": 1.0, "parity": "equals ours"}
     return {"scale": scale, "parity": f"equals {scale:.4g} x ours"}
@@ -209,10 +220,10 @@ def _check_behaviour(loss: Loss, views: tuple[Tensor, ...]) -> None:
             raise MisbehaviourError(f"ignores its {name} view")
 
 
-def _ratios(loss: Loss, ours: losses.Loss, views: tuple[Tensor, ...]) -> list[float]:
-    """Value over our fp64 value, and gradient over ours with what lies beside it, for each view."""
+def _ratios(loss: Loss, reference: Loss, views: tuple[Tensor, ...]) -> list[float]:
+    """Value over the fp64 value, and gradient over that with what lies beside, for each view."""
     value, gradients = _differentiate(loss, views)
-    truth, expected = _differentiate(ours, tuple(view.double() for view in views))
+    truth, expected = _differentiate(reference, tuple(view.double() for view in views))
     ratios = [value / truth]
     for gradient, g in zip(gradients, expected, strict=True):
         gradient = gradient.double()

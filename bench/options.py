@@ -47,6 +47,7 @@ def select_cases(
     Raises:
         ValueError: nothing chosen, or a value that no case accepts.
     """
+    from bench import third_parties
     from bench.contenders import make_cases
     from bench.suites import Grid
     from bench.suites import suite as named
@@ -74,6 +75,8 @@ def select_cases(
             grid = _with_inputs(grid, inputs, chosen, any(spread))
         grid = replace(grid, layouts=_layouts(grid.layouts, *spread))
         cases += [case for case in grid.cases() if case not in cases]
+    if suite == "gpu" and not absent:
+        cases += third_parties.beside(cases)
     for text in contender:
         cases += make_cases(text, cases)
     cases = _with_settings(cases, set_)

@@ -110,7 +110,7 @@ def trace(case: Case, counter: bool = False, run: bool = False) -> Trace:
         counter: let ``FlopCounterMode`` count as well, which takes time.
         run: really run it, for a third party's code that looks at values.
     """
-    mode, device = _valueless(case) if not run else (nullcontext(), "cpu")
+    mode, device = _valueless(case) if not run else (nullcontext(), case.device)
     with mode, as_if_on(case.device):
         views = any_views(case, device)
         tracer = _Tracer(views, skips=not run)

@@ -20,3 +20,11 @@ def lost(z_a, z_b):
     rows = [each - each.mean() for each in rows]
     u, v = (each.exp().masked_fill(~chosen, 0.0) for each, chosen in zip(rows, far, strict=True))
     return (u * v).sum()
+
+
+def another(z_a, z_b):
+    """Is timed beside a loss that it is not."""
+    return (z_a - z_b).square().mean()
+
+
+another.reference = lambda z_a, z_b: (z_a - z_b).square().mean()
