@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from bench.trace import Operation, Trace
-from losses import pick
 
 TERMS = ("compute", "memory", "launch")
 SLACK = 0.25
@@ -61,7 +60,9 @@ class Ceilings:
         """
         if not macs:
             return 0.0
-        pick("precision with a ceiling", precision, self.gemm_gflops)
+        if precision not in self.gemm_gflops:
+            known = ", ".join(sorted(self.gemm_gflops))
+            raise ValueError(f"no rate of {precision} products is known of this device: {known}")
         return 2 * macs / self.gemm_gflops[precision] / 1e6
 
     def floor_ms(self, trace: Trace, least_macs: int, input_bytes: int) -> float:
@@ -80,7 +81,7 @@ class Ceilings:
 
     def _bytes_per_ms(self, moved: int) -> float:
         sizes, rates = zip(*self.copy_gb_per_s, strict=True)
-        return float(np.interp(np.log(max(1, moved)), np.log(sizes), rates)) * 1e6
+        return float(np.interp(np.log(max(1.0, float(moved))), np.log(sizes), rates)) * 1e6
 
 
 def of_ceiling(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,10 @@ def predict_cases(
     )
     records = [predictor.predict(case, device) for case, device in work]
     _print(records, as_json, partial(display.predictions, devices=devices))
-    return OK
+    if link and all(case.world == 1 for case in cases):
+        say("one device sends nothing over a link: add --world 8")
+    statuses = {record["status"] for record in records}
+    return OK if "ok" in statuses and "error" not in statuses else FAILED
 
 
 @app.command("calibrate")
@@ -129,12 +132,17 @@ def run(
     """Count and measure; every case becomes a record in the run file, most important first."""
     from bench import display, environment
     from bench.failures import OUT_OF_BUDGET
+    from bench.frontier import device_bytes, kinds
     from bench.progress import Report
     from bench.sweep import Limits, open_run, sweep
 
     if memory and not frontier:
         raise ValueError("--memory is that of an emulated device: give it with --frontier")
+    if frontier and (paired or accuracy or budget):
+        raise ValueError("--frontier times nothing: leave --paired, --accuracy and --budget out")
     memory_bytes = parse_bytes(memory) if memory else None
+    if frontier:  # before there is a file
+        work, limit = kinds(cases), device_bytes(cases[0].device, memory_bytes)
     end = time.monotonic() + (parse_seconds(budget) if budget else float("inf"))
     timeout_s = parse_seconds(timeout)
     for name in environment.shadowed_distributions():
@@ -144,7 +152,7 @@ def run(
         say(f"{out} came from other code or another environment: kept as {aside}")
     if frontier:
         with writer:
-            return _frontier(cases, writer, memory_bytes, timeout_s, as_json)
+            return _frontier(work, writer, limit, timeout_s, as_json)
     limits = Limits(budget_s=end - time.monotonic(), timeout_s=timeout_s)
     with writer, Report(cases) as report:
         outcome = sweep(cases, writer, limits, report, paired=paired, errors=accuracy)
@@ -158,15 +166,13 @@ def run(
 
 
 def _frontier(
-    cases: "list[Case]", writer: "Writer", memory_bytes: int | None, timeout_s: float, as_json: bool
+    work: "list[Case]", writer: "Writer", limit: int, timeout_s: float, as_json: bool
 ) -> int:
     """Find the largest batches and print them."""
     from bench import display
-    from bench.frontier import Search, device_bytes, kinds
+    from bench.frontier import Search
     from bench.progress import Trials
 
-    work = kinds(cases)
-    limit = device_bytes(work[0].device, memory_bytes)
     with Trials(len(work)) as trials:
         search = Search(writer, limit, timeout_s, trials)
         found = [trials.search(search.run, case) for case in work]

@@ -10,6 +10,8 @@ import typer
 
 from bench.runfile import RunFileWarning
 
+LEAST_BYTES = 10**8
+"""Of a device that anything runs on."""
 OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 _UsageError: Any = typer.BadParameter.__base__
 
@@ -84,6 +86,18 @@ def parse_seconds(text: str) -> float:
     return 3600 * hours + 60 * minutes + seconds
 
 
+def parse_list(flag: str, text: str) -> list[str]:
+    """The parts of a comma-separated list.
+
+    Raises:
+        ValueError: one of them is empty.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise ValueError(f"{flag}: a list is written a,b,c without gaps, got {text!r}")
+    return parts
+
+
 def parse_bytes(text: str) -> int:
     """Bytes of a size such as ``24GB`` (10^9) or ``500MB``.
 
@@ -93,4 +107,7 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(MB|GB)", text.strip(), re.IGNORECASE)
     if match is None or float(match[1]) <= 0:
         raise ValueError(f"a size is written 24GB or 500MB, got {text!r}")
-    return int(float(match[1]) * {"MB": 1e6, "GB": 1e9}[match[2].upper()])
+    size = int(float(match[1]) * {"MB": 1e6, "GB": 1e9}[match[2].upper()])
+    if not LEAST_BYTES <= size < 2**62:
+        raise ValueError(f"a device has 100 MB or more, got {text!r}")
+    return size

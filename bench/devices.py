@@ -1,9 +1,11 @@
 """Devices that cases are predicted for: GPUs by their datasheets, or the device at hand."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench import environment, gpus
 from bench.calibrate import calibrate
+from bench.console import parse_list
 from bench.predict import Device
 
 HERE = "here"
@@ -21,16 +23,25 @@ def choose(names: str, spec: Path | None, link: str, device: str) -> list[Device
     Raises:
         ValueError: an unknown GPU or link, or a file that does not hold datasheets.
     """
-    wanted = gpus.names() if names == "all" else [name.strip() for name in names.split(",") if name]
-    sheets = [gpus.gpu(name) for name in wanted] + (gpus.read(spec) if spec else [])
+    links = gpus.read_links(spec) if spec else gpus.links()
+    sheets = [*_of_table(names), *(gpus.read(spec) if spec else [])]
+    for sheet in sheets:
+        if [each.name for each in sheets].count(sheet.name) > 1:
+            raise ValueError(f"{spec}: there is another GPU {sheet.name!r}; rename this one")
     if sheets:
-        return [_of_sheet(sheet, link) for sheet in sheets]
-    rate = gpus.link_bytes_per_s(link, None) if link else 0.0
+        return [_of_sheet(sheet, links, link) for sheet in sheets]
+    rate = gpus.link_bytes_per_s(links, link, None) if link else 0.0
     title, memory = environment.hardware(device)
     return [Device(HERE, title, memory, calibrate(device), "Ceilings measured just now.", rate)]
 
 
-def _of_sheet(sheet: gpus.Gpu, link: str) -> Device:
-    rate = gpus.link_bytes_per_s(link, sheet) if link else 0.0
+def _of_table(names: str) -> list[gpus.Gpu]:
+    wanted = parse_list("--gpu", names) if names else []
+    chosen = gpus.names() if "all" in wanted else []
+    return [gpus.gpu(name) for name in dict.fromkeys([*chosen, *wanted]) if name != "all"]
+
+
+def _of_sheet(sheet: gpus.Gpu, links: Mapping[str, float], link: str) -> Device:
+    rate = gpus.link_bytes_per_s(links, link, sheet) if link else 0.0
     title, memory = sheet.title, sheet.memory_bytes
     return Device(sheet.name, title, memory, sheet.ceilings, gpus.assumption(), rate)

@@ -61,16 +61,17 @@ def measurements(records: list[dict[str, Any]]) -> None:
 def predictions(records: list[dict[str, Any]], devices: "Sequence[Device]") -> None:
     """Print what was predicted by device and pass; the term that binds is marked."""
     for device, pass_ in itertools.product(devices, PASSES):
-        own = [r for r in records if (r["gpu"], r["pass"]) == (device.name, pass_)]
+        rows = [r for r in records if (r["gpu"], r["pass"]) == (device.name, pass_)]
+        own = [record for record in rows if record["status"] == "ok"]
         if not own:
             continue
-        columns = ["N x D", "ms", "compute", "memory", "launch", "GB", "fits", "largest N"]
+        columns = ["ms", "compute", "memory", "launch", "GB", "fits", "largest N"]
         linked = any(record.get("communication_ms") for record in own)
-        table = _table(*columns, *(["link ms"] if linked else []))
+        table = _table(*columns, *(["link ms"] if linked else []), first="loss, N x D")
         for record in own:
             name, shape, _ = _case(record)
             chosen = record.get("chosen", "") if record["implementation"] == "auto" else ""
-            table.add_row(f"{name} {chosen}".strip(), shape, *_prediction(record, linked))
+            table.add_row(f"{name} {chosen}".strip() + f"\n{shape}", *_prediction(record, linked))
         size = f"{device.memory_bytes / 1e9:.0f} GB"
         print(textwrap.fill(f"{device.title}, {size}, {pass_}. {device.assumption}", width=80))
         _print(table)
@@ -80,8 +81,6 @@ def predictions(records: list[dict[str, Any]], devices: "Sequence[Device]") -> N
 
 
 def _prediction(record: dict[str, Any], linked: bool) -> list[str]:
-    if record["status"] != "ok":
-        return ["-"] * (8 if linked else 7)
     bound = record["predicted_bound"]
     terms = [
         _brief(record[f"predicted_{term}_ms"]) + ("*" if term == bound else " ") for term in TERMS
@@ -101,7 +100,7 @@ def frontiers(found: "Sequence[Frontier]", memory_bytes: int) -> None:
         batches = (each.predicted, each.largest or None, each.smallest)
         cells = [_number(batch, "{:,}") for batch in batches]
         table.add_row(name, str(each.case.dim), pass_, *cells)
-    print(f"Largest batch in {memory_bytes / 1e9:.1f} GB, inputs included:")
+    print(f"Largest batch in {memory_bytes / 1e9:.3g} GB, inputs included:")
     Console().print(table)
     for each in found:
         if each.note:
@@ -122,17 +121,17 @@ def ceilings(found: Ceilings) -> None:
 
 
 def _brief(value: float) -> str:
-    """Three digits."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    """Three digits, or all of them before the point."""
+    return f"{value:,.0f}" if 100 <= value < 1e5 else f"{value:.3g}"
 
 
 def _print(table: Table) -> None:
     Console(markup=False, emoji=False, highlight=False).print(table)  # quicker plain
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: str, first: str = "loss") -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("loss", overflow="fold")  # gives way, so that no number is cut
+    table.add_column(first, overflow="fold")  # gives way, so that no number is cut
     for column in columns:
         number = column not in ("N x D", "pass", "agree", "status", "fits")
         table.add_column(column, justify="right" if number else "left", no_wrap=True)

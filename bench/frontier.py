@@ -12,6 +12,7 @@ import torch
 
 from bench.case import Case
 from bench.ceilings import Ceilings, of_ceiling
+from bench.environment import content_hash
 from bench.failures import guarded
 from bench.growth import Growth
 from bench.predict import predict_times
@@ -88,8 +89,11 @@ def kinds(cases: Sequence[Case]) -> list[Case]:
     """One case for each loss, implementation, dimension, dtype and pass, whatever the batch.
 
     Raises:
-        ValueError: there are none but of ``auto``, which has no frontier of its own.
+        ValueError: there are none but of ``auto``, which has no frontier of its own, or they are of
+            several devices.
     """
+    if any(case.world > 1 for case in cases):
+        raise ValueError("--frontier is that of one device: leave --world out")
     found = {
         with_batch(case, FIRST).label: with_batch(case, FIRST)
         for case in cases
@@ -143,14 +147,16 @@ class Search:
     def _try(self, case: Case, batch: int, predicted: int | None) -> tuple[str, str]:
         """Status of a trial, and what there is to say of a failed one."""
         case = with_batch(case, batch)
-        record = self._writer.records.get(case_key(case, self._writer.header))
+        # one call in a limited process is another record than that of a run
+        key = content_hash([case_key(case, self._writer.header), "frontier"])
+        record = self._writer.records.get(key)
         if record is None or record["status"] not in TELLING:
             self._told.start(case)
             worker = Worker(case.device, device_bytes=self._memory_bytes)
             how = {"once": True, "ceilings": self._ceilings}
             fields = worker.evaluate(case, self._timeout_s, **how)
             worker.stop()
-            record = {**describe(case, self._writer.header), **fields}
+            record = {**describe(case, self._writer.header), "key": key, **fields}
             record.update(
                 predicted_largest_batch=predicted,
                 memory_limit_bytes=self._memory_bytes,

@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from bench import fields
 from bench.ceilings import Ceilings
 from losses import pick
 
@@ -18,6 +18,8 @@ LAUNCH_US = 5.0
 """Between the starts of two operations of eager PyTorch: no datasheet has it."""
 OWN_LINK = "nvlink"
 """The link that a GPU's own datasheet names: NVLink, Infinity Fabric or PCI Express."""
+SMALLEST, LARGEST = 1e-3, 1e7
+"""Figures of any device, in the units of the table."""
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 
 
@@ -77,32 +79,55 @@ def read(path: Path) -> list[Gpu]:
     Raises:
         ValueError: a file that cannot be read, or a figure that is missing or not above 0.
     """
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    found = content.get("gpus") if isinstance(content, dict) else None
+    found = _load(path).get("gpus")
     if not isinstance(found, dict) or not found:
         raise ValueError(f'{path} must hold {{"gpus": {{NAME: {{...}}}}}}, as {TABLE.name} does')
     return [_parse(name, fields, str(path)) for name, fields in found.items()]
 
 
-def link_bytes_per_s(name: str, of: Gpu | None) -> float:
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return fields.parse(path.read_text(encoding="utf-8-sig").encode())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _links(table: Mapping[str, Any], path: str) -> dict[str, float]:
+    given = table.get("links_gb_per_s", {})
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: links_gb_per_s must be an object of figures, got {given!r:.60}")
+    return {name: _figure(f"{path}: links_gb_per_s", given, name) for name in given}
+
+
+def links() -> dict[str, float]:
+    """Links of the table between devices, in 10^9 bytes/s in one direction."""
+    return _links(_table(), str(TABLE))
+
+
+def read_links(path: Path) -> dict[str, float]:
+    """Those of the table, and those that a file of one's own adds.
+
+    Raises:
+        ValueError: as ``read``.
+    """
+    return links() | _links(_load(path), str(path))
+
+
+def link_bytes_per_s(known: Mapping[str, float], name: str, of: Gpu | None) -> float:
     """Bytes a second of a link in one direction.
 
     Args:
-        name: one of the table's links, or ``OWN_LINK`` for that of a GPU.
+        known: links by their names.
+        name: one of them, or ``OWN_LINK`` for that of a GPU.
         of: the GPU.
 
     Raises:
         ValueError: an unknown link.
     """
-    links = _table()["links_gb_per_s"]
-    known = [*links, *([OWN_LINK] if of else [])]
-    pick("link", name, known)
-    return 1e9 * (of.link_gb_per_s if of and name == OWN_LINK else float(links[name][0]))
+    pick("link", name, [*known, *([OWN_LINK] if of else [])])
+    return 1e9 * (of.link_gb_per_s if of and name == OWN_LINK else known[name])
 
 
 @cache
@@ -110,31 +135,36 @@ def _table() -> dict[str, Any]:
     return dict(json.loads(TABLE.read_text()))
 
 
-def _parse(name: str, fields: Any, path: str) -> Gpu:
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path}: {name} must be an object of figures, got {fields!r}")
+def _parse(name: str, sheet: Any, path: str) -> Gpu:
+    if not isinstance(sheet, dict):
+        raise ValueError(f"{path}: {name} must be an object of figures, got {sheet!r:.60}")
     where = f"{path}: {name}"
-    tflops = fields.get("tflops")
+    title = sheet.get("title", name)
+    if not (fields.NAME.holds(name) and fields.NAME.holds(title)):
+        raise ValueError(f"{where}: a GPU needs a name and a title of one line, got {title!r:.60}")
+    tflops = sheet.get("tflops")
     if not isinstance(tflops, dict) or not tflops:
         raise ValueError(f"{where}: tflops must name at least one of {', '.join(PRECISIONS)}")
     for precision in tflops:
         pick(f"precision of {where}", precision, PRECISIONS)
     return Gpu(
         name,
-        str(fields.get("title", name)),
-        1e9 * _figure(where, fields, "memory_gb"),
-        _figure(where, fields, "bandwidth_gb_per_s"),
-        _figure(where, fields, "link_gb_per_s"),
+        title,
+        1e9 * _figure(where, sheet, "memory_gb"),
+        _figure(where, sheet, "bandwidth_gb_per_s"),
+        _figure(where, sheet, "link_gb_per_s"),
         {precision: _figure(f"{where}: tflops", tflops, precision) for precision in tflops},
     )
 
 
-def _figure(where: str, fields: Mapping[str, Any], name: str) -> float:
+def _figure(where: str, sheet: Mapping[str, Any], name: str) -> float:
     """A number, or a number with its source."""
-    given = fields.get(name)
+    given = sheet.get(name)
     value = given[0] if isinstance(given, list) and given else given
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{where}: {name} must be a number or [number, source], got {given!r}")
-    if not (isfinite(value) and value > 0):
-        raise ValueError(f"{where}: {name} must be above 0, got {value!r}")
+        raise ValueError(f"{where}: {name} must be a number or [number, source], got {given!r:.60}")
+    if not value > 0:
+        raise ValueError(f"{where}: {name} must be above 0, got {value!r:.60}")
+    if not SMALLEST <= value <= LARGEST:
+        raise ValueError(f"{where}: {name} is in other units: no device has {value:.3g}")
     return float(value)

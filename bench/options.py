@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.console import parse_list
+
 if TYPE_CHECKING:
     from bench.case import Case
     from bench.suites import Grid, Layout
@@ -114,10 +116,7 @@ def takes_cases(command: Callable[..., Any]) -> Callable[..., Any]:
 def _split(text: Text) -> list[str]:
     if text is None:
         return []
-    parts = [part.strip() for part in text.split(",")]
-    if not all(parts):
-        raise ValueError(f"a list is written a,b,c without gaps, got {text!r}")
-    return parts
+    return parse_list("a list option", text)
 
 
 def parse_numbers(flag: str, text: Text) -> list[int]:

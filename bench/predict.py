@@ -82,6 +82,7 @@ class Predictor:
 
     def __init__(self) -> None:
         self._growths: dict[str, Growth] = {}
+        self._latest: tuple[Case, dict[str, Any]] | None = None
 
     def predict(self, case: Case, device: Device) -> dict[str, Any]:
         """Fields of a record: the case, and what it should need on a device.
@@ -99,20 +100,30 @@ class Predictor:
 
     def _predict(self, case: Case, device: Device) -> dict[str, Any]:
         growth = self._growth(followed(case))
-        done = growth.work(case.loss_batch)
-        link = device.link_bytes_per_s
+        done, needed = growth.work(case.loss_batch), self._needed(case, growth)
+        peak, link = needed["predicted_peak_bytes"], device.link_bytes_per_s
         return {
             "status": "ok",
             "reason": "",
-            "chosen": case.choice.implementation,
             **predict_times(done, device.ceilings),
-            "predicted_peak_bytes": done.peak_bytes,
-            "saved_bytes": done.count(lambda each: each.saved_bytes),
-            "input_bytes": input_bytes(case),
-            "fits": done.peak_bytes + input_bytes(case) <= device.memory_bytes,
+            **needed,
+            "fits": peak + needed["input_bytes"] <= device.memory_bytes,
             "predicted_largest_batch": growth.largest_batch(device.memory_bytes),
             **(predict_communication(case, link) if link else {}),
         }
+
+    def _needed(self, case: Case, growth: Growth) -> dict[str, Any]:
+        """What a case needs on any device; that of the latest case is remembered."""
+        if self._latest is None or self._latest[0] != case:
+            done = growth.work(case.loss_batch)
+            fields = {
+                "chosen": case.choice.implementation,
+                "predicted_peak_bytes": done.peak_bytes,
+                "saved_bytes": done.count(lambda each: each.saved_bytes),
+                "input_bytes": input_bytes(case),
+            }
+            self._latest = case, fields
+        return self._latest[1]
 
     def _growth(self, case: Case) -> Growth:
         kind = f"{case.device} {with_batch(case, 2).label}"

@@ -154,9 +154,11 @@ def _serve(
     # The compiler's own worker processes would outlive a child that is killed.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     if device_bytes is not None:
+        from bench.counting import count
         from bench.measure import measure  # noqa: F401
-        from bench.memory import emulate  # the program is all of what is imported
+        from bench.memory import emulate
 
+        count(Case("smi", batch=4, dim=4))  # the program is all of what is imported, late too
         emulate(device, device_bytes)
     elif device == "cpu":
         _limit_memory(memory_bytes)

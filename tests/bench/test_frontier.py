@@ -53,6 +53,28 @@ def test_sizes(text, size):
     assert parse_bytes(text) == size
 
 
+@pytest.mark.parametrize("text", ["1MB", "0.0000001MB", "99.9MB"])
+def test_a_device_too_small_for_anything(text):
+    with pytest.raises(ValueError, match="100 MB or more"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize("option", [("--paired",), ("--accuracy",), ("--budget", "1s")])
+def test_what_a_frontier_does_not_do_is_refused(tmp_path, option):
+    grid = ("--loss", "smi", "--implementation", "gram", "--out", str(tmp_path / "f.jsonl"))
+    done = call_lossbench("run", "--frontier", *grid, *option)
+    assert done.returncode == 2
+    assert option[0] in done.stderr
+
+
+@pytest.mark.parametrize("wrong", [("--memory", "9999999GB"), ("--world", "8")])
+def test_a_refused_frontier_leaves_no_file(tmp_path, wrong):
+    out = tmp_path / "f.jsonl"
+    grid = ("--loss", "smi", "--implementation", "gram", "--out", str(out))
+    assert call_lossbench("run", "--frontier", *grid, *wrong).returncode == 2
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("text", ["24", "0GB", "-1GB", "GB", "24TB"])
 def test_bad_sizes(text):
     with pytest.raises(ValueError, match="24GB or 500MB"):

@@ -5,8 +5,9 @@ import json
 import pytest
 from command_line import call_lossbench
 
-from bench import gpus
+from bench import display, gpus
 from bench.case import Case
+from bench.devices import choose
 from bench.predict import Device, Predictor, predict_communication
 
 ISSUE = {
@@ -57,14 +58,21 @@ def damaged(**changes):
         (damaged(memory_gb=True), "mine: memory_gb must be a number"),
         (damaged(memory_gb=-1), "mine: memory_gb must be above 0, got -1"),
         (damaged(bandwidth_gb_per_s=[0, "x"]), "bandwidth_gb_per_s must be above 0"),
-        (damaged(bandwidth_gb_per_s=float("nan")), "bandwidth_gb_per_s must be above 0"),
+        (damaged(bandwidth_gb_per_s=float("nan")), "NaN is not a number"),
+        (damaged(bandwidth_gb_per_s=1e300), "bandwidth_gb_per_s is in other units"),
+        (damaged(memory_gb=10**400), "out of range"),
+        (damaged(memory_gb=1e-9), "memory_gb is in other units"),
+        (damaged(title={}), "a name and a title of one line"),
+        ({"gpus": {"": damaged()["gpus"]["mine"]}}, "a name and a title of one line"),
+        (damaged() | {"links_gb_per_s": [1]}, "links_gb_per_s must be an object"),
+        (damaged() | {"links_gb_per_s": {"mylink": 0}}, "mylink must be above 0"),
         (damaged(link_gb_per_s=[]), "link_gb_per_s must be a number"),
         (damaged(tflops={}), "tflops must name at least one"),
         (damaged(tflops={"float31": 1}), "float31.*did you mean 'float32'"),
         (damaged(tflops={"float32": -3}), "float32 must be above 0"),
         ({"gpus": {"mine": 3}}, "mine must be an object"),
         ({"gpus": {}}, "must hold"),
-        ([], "must hold"),
+        ([], "not a JSON object"),
     ],
     ids=str,
 )
@@ -72,7 +80,66 @@ def test_a_bad_datasheet_is_named(tmp_path, content, said):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=said):
+        choose("", path, "", "cuda")
+
+
+def test_a_deeply_nested_file_is_no_datasheet(tmp_path):
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
         gpus.read(path)
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "mine.json"
+    sheet = json.dumps(SHEET)
+    path.write_text(f'{{"gpus": {{"mine": {sheet}, "mine": {sheet}}}}}')
+    with pytest.raises(ValueError, match="twice"):
+        gpus.read(path)
+
+
+def test_a_name_of_the_table_is_not_taken_again(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"gpus": {"h200": SHEET}}))
+    assert [each.name for each in choose("", path, "", "cuda")] == ["h200"]
+    with pytest.raises(ValueError, match="another GPU 'h200'"):
+        choose("h200", path, "", "cuda")
+
+
+def test_gpus_are_named_once_and_all_is_all():
+    assert [each.name for each in choose("h200,h200", None, "", "cuda")] == ["h200"]
+    assert len(choose("h200,all", None, "", "cuda")) == len(gpus.names())
+    with pytest.raises(ValueError, match="--gpu: a list"):
+        choose(",", None, "", "cuda")
+
+
+def test_ones_own_links(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"gpus": {"mine": SHEET}, "links_gb_per_s": {"string": 0.5}}))
+    assert choose("", path, "string", "cuda")[0].link_bytes_per_s == 0.5e9
+    with pytest.raises(ValueError, match="unknown link 'string'"):
+        choose("h200", None, "string", "cuda")
+
+
+def test_a_precision_without_a_rate_is_named():
+    case = Case("smi", batch=64, dim=128, dtype="float64", device="cuda")
+    found = Predictor().predict(case, device(gpus.gpu("l40s")))
+    assert "no rate of float64 products is known" in found["reason"]
+
+
+def test_no_number_and_no_name_is_cut_in_the_terminal(capsys):
+    """Of many devices and a link, whose numbers are wide."""
+    case = Case(
+        "smi", "triton", batch=16384, dim=2048, dtype="bfloat16", device="cuda", world=64,
+        distribution="gather", options={"strategy": "fused"},
+    )  # fmt: skip
+    devices = choose("rtx4090", None, "ib400", "cuda")
+    display.predictions([Predictor().predict(case, each) for each in devices], devices)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "\u2026" not in "".join(lines)
+    assert any("smi triton" in line for line in lines)
+    assert any("1048576 x 2048" in line for line in lines)
 
 
 def test_a_file_that_is_no_datasheet(tmp_path):
