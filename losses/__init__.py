@@ -9,6 +9,7 @@ value = loss(z_a, z_b)
 from losses.auto import Choice
 from losses.costs import PASSES, Cost, Exchange, Problem, all_gather_bytes
 from losses.discovery import import_all
+from losses.distributed import DISTRIBUTIONS, communicated_bytes, distribute, distributions
 from losses.loss import Loss
 from losses.naming import pick
 from losses.precision import PRODUCTS, products
@@ -24,6 +25,7 @@ from losses.registry import (
 )
 
 __all__ = [
+    "DISTRIBUTIONS",
     "PASSES",
     "PRODUCTS",
     "Choice",
@@ -33,8 +35,11 @@ __all__ = [
     "LossSpec",
     "Problem",
     "all_gather_bytes",
+    "communicated_bytes",
     "cost_model",
     "create",
+    "distribute",
+    "distributions",
     "explain",
     "implementation",
     "import_all",

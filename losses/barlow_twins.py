@@ -15,9 +15,12 @@ from functools import partial
 from torch import Tensor
 from torch.nn import functional
 
+from losses.collectives import World
 from losses.costs import Cost, Exchange, Problem, all_reduce_bytes
 from losses.cross_norm import TILE_ARRAYS, gram_norm, gram_norm_macs, swept_norm, swept_norm_macs
 from losses.devices import device_type
+from losses.distributed import form
+from losses.distributed_gram import row_block_bytes, row_block_norm
 from losses.matrix import off_diagonal
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive, require_weight
@@ -64,10 +67,7 @@ def reference(hp: BarlowTwins, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
     """The D x D cross-correlation matrix, as the paper writes it."""
     a, b = _standardised(hp, z_a, z_b)
     correlation = a.T @ b / len(a)
-    return {
-        "on_diagonal": (1 - correlation.diagonal()).square().sum(),
-        "off_diagonal": hp.lambda_ * off_diagonal(correlation).square().sum(),
-    }
+    return _terms(hp, correlation.diagonal(), off_diagonal(correlation).square().sum())
 
 
 @cost_model("barlow_twins", "reference")
@@ -130,7 +130,53 @@ def terms_by_norm(hp: BarlowTwins, z_a: Tensor, z_b: Tensor, norm: Norm) -> dict
     batch = len(z_a)
     squares, diagonal = norm(*_standardised(hp, z_a, z_b))
     correlations = diagonal / batch
-    return {
-        "on_diagonal": (1 - correlations).square().sum(),
-        "off_diagonal": hp.lambda_ * (squares / batch**2 - correlations.square().sum()),
-    }
+    return _terms(hp, correlations, squares / batch**2 - correlations.square().sum())
+
+
+def _statistics(job: Exchange) -> int:
+    """Elements of mean and variance of each feature of each view."""
+    return 2 * job.views * job.dim
+
+
+def _terms(hp: BarlowTwins, correlations: Tensor, squares: Tensor) -> dict[str, Tensor]:
+    """From the diagonal of C and the sum of its squares off the diagonal."""
+    on = (1 - correlations).square().sum()
+    return {"on_diagonal": on, "off_diagonal": hp.lambda_ * squares}
+
+
+def _allreduce_bytes(job: Exchange) -> int:
+    """Statistics and C. With the variances beside C, the backward pass needs neither again."""
+    return all_reduce_bytes(job, _statistics(job) + job.dim**2)
+
+
+@form("barlow_twins", "allreduce", _allreduce_bytes)
+def distributed_allreduce(
+    world: World, hp: BarlowTwins, z_a: Tensor, z_b: Tensor
+) -> dict[str, Tensor]:
+    """The covariance of the views and their variances are summed, C is their quotient."""
+    own = world.centred(z_a, z_b)
+    everyone = world.size * len(z_a)
+    deviation = (world.sum(own.square().sum(dim=1)) / everyone + hp.eps).sqrt()
+    covariance = world.sum(own[0].T @ own[1]) / everyone
+    correlation = covariance / deviation[0][:, None] / deviation[1]
+    squares = off_diagonal(correlation).square().sum()
+    return _terms(hp, correlation.diagonal(), squares)
+
+
+def _row_block_bytes(job: Exchange) -> int:
+    """Statistics; views; the norm and the diagonal of C; then the gradient of the variance."""
+    backward = job.views * job.dim if job.pass_ == "step" else 0
+    return row_block_bytes(job, _statistics(job) + job.dim + 1 + backward)
+
+
+@form("barlow_twins", "gram", _row_block_bytes)
+def distributed_gram(world: World, hp: BarlowTwins, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
+    """Sum of all squared correlations from row blocks of the Grams of the standardised views."""
+    own = world.centred(z_a, z_b)
+    everyone = world.size * len(z_a)
+    # each rank standardises its own samples: the gradient of the variance is in all of them
+    variance = world.sum_used_apart(own.square().sum(dim=1, keepdim=True)) / everyone
+    a, b = own / (variance + hp.eps).sqrt()
+    correlations = world.sum((a * b).sum(dim=0)) / everyone
+    norm = world.sum(row_block_norm(world, a, b)) / everyone**2
+    return _terms(hp, correlations, norm - correlations.square().sum())

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from losses.costs import Cost, Problem, all_gather_bytes
+from losses.collectives import World
+from losses.costs import Cost, Exchange, Problem, all_gather_bytes
 from losses.devices import device_type
+from losses.distributed import form
+from losses.distributed_gram import row_block_bytes, row_block_logsumexp
 from losses.matrix import unit_rows
 from losses.pairs import pair_cost, pair_logsumexp
 from losses.registry import cost_model, implementation, register
@@ -127,3 +130,22 @@ def _stacked(hp: NTXent, z_a: Tensor, z_b: Tensor, side: int, keep: bool) -> dic
     rows = torch.logaddexp(negatives - positive, torch.zeros_like(positive))
     of_a, of_b = rows.view(2, batch).mean(dim=1)
     return {"anchors_a": of_a / 2, "anchors_b": of_b / 2}
+
+
+def _row_block_bytes(job: Exchange) -> int:
+    """The backward pass gathers the logsumexp of each row of two views, and its weight."""
+    of_rows = Exchange(job.batch, 2, job.world, job.element_bytes, "forward")
+    return row_block_bytes(job, 2) + (all_gather_bytes(of_rows) if job.pass_ == "step" else 0)
+
+
+@form("nt_xent", "gram", _row_block_bytes)
+def distributed_gram(world: World, hp: NTXent, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
+    """The rank's own anchors, against the samples of all."""
+    batch, scale = len(z_a), 1 / hp.temperature
+    z, _ = stacked_unit_rows((z_a, z_b), centre=False)
+    own = z.view(2, batch, -1)
+    negatives = row_block_logsumexp(world, own, scale)
+    positive = scale * (own[0] * own[1]).sum(dim=1).repeat(2)
+    rows = torch.logaddexp(negatives - positive, torch.zeros_like(positive))
+    of_a, of_b = rows.view(2, batch).sum(dim=1) / (2 * world.size * batch)
+    return world.sum_each(anchors_a=of_a, anchors_b=of_b)

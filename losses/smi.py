@@ -25,8 +25,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from losses.collectives import World
 from losses.costs import Cost, Problem, no_exchange
 from losses.devices import device_type
+from losses.distributed import form
+from losses.distributed_gram import row_block_bytes, row_block_sum
 from losses.matrix import off_diagonal, unit_rows
 from losses.naming import pick
 from losses.pairs import pair_cost, pair_sum
@@ -223,3 +226,21 @@ def _squared_dependency(hp: SMI, rho: Tensor, needs_grad: bool) -> tuple[Tensor,
     if needs_grad:
         slope = rho.masked_fill_(square > 1, 0.0).mul_(f).div_(t.add_(1)).mul_(2)
     return f.square_(), slope
+
+
+@form("smi", "gram", partial(row_block_bytes, summed=2))
+def distributed_gram(world: World, hp: SMI, *views: Tensor) -> dict[str, Tensor]:
+    """Row blocks of the upper triangle of views; the positives are the rank's own."""
+    count, batch = len(views), len(views[0])
+    z, scale = stacked_unit_rows(views, centre=True)
+    rho, x = positives(z, scale, batch)
+    on = (hp.target - _dependency(hp, rho, x * (2 - x))).square()
+    blocks = list(itertools.combinations_with_replacement(range(count), 2))
+    own = z.view(count, batch, -1)
+    off = row_block_sum(world, partial(_squared_dependency, hp), own, blocks)
+    terms = world.sum_each(on_diagonal=on.sum(), off_diagonal=hp.lambda_ * off)
+    if hp.reduction == "mean":
+        everyone = world.size * batch
+        terms["on_diagonal"] = terms["on_diagonal"] / (len(rho) * everyone)
+        terms["off_diagonal"] = terms["off_diagonal"] / (len(blocks) * everyone * (everyone - 1))
+    return terms

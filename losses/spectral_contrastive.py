@@ -7,11 +7,15 @@ The public code divides by mu, which ``per_mu`` does.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from losses.collectives import World
 from losses.costs import Cost, Problem, no_exchange
+from losses.distributed import form
+from losses.distributed_gram import row_block_bytes, row_block_sum
 from losses.matrix import off_diagonal
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive
@@ -74,3 +78,19 @@ def reference_cost(problem: Problem) -> Cost:
     peak = max(6 * elements, 2 * elements + 5 * problem.batch**2)
     entries = problem.batch * (problem.batch - 1)
     return Cost(product, 2 * product, entries, peak)
+
+
+@form("spectral_contrastive", "gram", partial(row_block_bytes, summed=2))
+def distributed_gram(
+    world: World, hp: SpectralContrastive, z_a: Tensor, z_b: Tensor
+) -> dict[str, Tensor]:
+    """The rows of the rank's own samples."""
+    own = torch.stack([_shortened(hp, z_a), _shortened(hp, z_b)])
+    everyone = world.size * len(z_a)
+    positive = (own[0] * own[1]).sum() / everyone
+    negative = row_block_sum(world, _square, own, [(0, 1)]) / (everyone * (everyone - 1))
+    return world.sum_each(positives=-2 * hp.scale * positive, negatives=hp.scale * negative)
+
+
+def _square(rho: Tensor, needs_grad: bool) -> tuple[Tensor, Tensor | None]:
+    return rho.square(), rho.mul_(2) if needs_grad else None

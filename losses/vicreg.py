@@ -8,16 +8,20 @@
 Variance and covariance are unbiased. The factor 1/2 is the official code's; solo-learn drops it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from losses.costs import Cost, Problem, all_gather_bytes
+from losses.collectives import World
+from losses.costs import Cost, Exchange, Problem, all_gather_bytes, all_reduce_bytes
 from losses.cross_norm import TILE_ARRAYS, gram_norm, gram_norm_macs, swept_norm, swept_norm_macs
 from losses.devices import device_type
+from losses.distributed import form
+from losses.distributed_gram import row_block_bytes, row_block_norm
 from losses.matrix import off_diagonal
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive, require_weight
@@ -129,11 +133,18 @@ def _terms(
     """The terms from each view's variances and its sum of squared covariances."""
     views = [moments(z - z.mean(dim=0)) for z in (z_a, z_b)]
     variances, covariances = zip(*views, strict=True)
+    return _weighted(hp, functional.mse_loss(z_a, z_b), variances, covariances)
+
+
+def _weighted(
+    hp: VICReg, distance: Tensor, variances: Sequence[Tensor], covariances: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """From the views' mean squared distance, variances and sums of squared covariances."""
     hinges = [functional.relu(1 - (variance + hp.eps).sqrt()).mean() for variance in variances]
     return {
-        "invariance": hp.invariance * functional.mse_loss(z_a, z_b),
-        "variance": hp.variance * sum(hinges) / 2,
-        "covariance": hp.covariance * sum(covariances) / z_a.shape[1],
+        "invariance": hp.invariance * distance,
+        "variance": hp.variance * (hinges[0] + hinges[1]) / 2,
+        "covariance": hp.covariance * (covariances[0] + covariances[1]) / len(variances[0]),
     }
 
 
@@ -148,3 +159,39 @@ def _moments_by_norm(norm: Norm, centred: Tensor) -> tuple[Tensor, Tensor]:
     squares, diagonal = norm(centred)
     variance = diagonal / degrees
     return variance, squares / degrees**2 - variance.square().sum()
+
+
+def _distance(world: World, z_a: Tensor, z_b: Tensor) -> Tensor:
+    """Of equal batches, the mean over all samples is the mean of the ranks'."""
+    return world.sum(functional.mse_loss(z_a, z_b)) / world.size
+
+
+def _allreduce_bytes(job: Exchange) -> int:
+    """Means, covariances, and the distance between the views."""
+    return all_reduce_bytes(job, job.views * (job.dim + job.dim**2) + 1)
+
+
+@form("vicreg", "allreduce", _allreduce_bytes)
+def distributed_allreduce(world: World, hp: VICReg, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
+    """The covariances are summed; the variances are their diagonals."""
+    own = world.centred(z_a, z_b)
+    covariance = world.sum(own.mT @ own) / (world.size * len(z_a) - 1)
+    squares = torch.stack([off_diagonal(each).square().sum() for each in covariance])
+    variance = covariance.diagonal(dim1=1, dim2=2)
+    return _weighted(hp, _distance(world, z_a, z_b), variance.unbind(), squares.unbind())
+
+
+def _row_block_bytes(job: Exchange) -> int:
+    """Statistics and views; the norm of each view, and the distance between them."""
+    return row_block_bytes(job, 2 * job.views * job.dim + job.views + 1)
+
+
+@form("vicreg", "gram", _row_block_bytes)
+def distributed_gram(world: World, hp: VICReg, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
+    """Sum of all squared covariances of each view from row blocks of its Gram."""
+    own = world.centred(z_a, z_b)
+    degrees = world.size * len(z_a) - 1
+    variance = world.sum(own.square().sum(dim=1)) / degrees
+    norms = world.sum(torch.stack([row_block_norm(world, each) for each in own])) / degrees**2
+    squares = norms - variance.square().sum(dim=1)
+    return _weighted(hp, _distance(world, z_a, z_b), variance.unbind(), squares.unbind())
