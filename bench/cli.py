@@ -14,6 +14,7 @@ import typer
 
 from bench.console import FAILED, OK, make_app, parse_bytes, parse_seconds, run_app, say
 from bench.options import parse_numbers, takes_cases
+from bench.pretraining.command import pretrain
 
 if TYPE_CHECKING:
     from bench.case import Case
@@ -181,6 +182,9 @@ def _frontier(
     else:
         display.frontiers(found, limit)
     return FAILED if any(each.failed for each in found) else OK
+
+
+app.command("pretrain")(pretrain)
 
 
 @app.command("noise")

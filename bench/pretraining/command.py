@@ -1,0 +1,134 @@
+"""``lossbench pretrain``. torch is imported inside, so that ``--help`` answers at once."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.console import FAILED, OK, say
+
+if TYPE_CHECKING:
+    from bench.pretraining.config import Config
+    from bench.pretraining.run import Plan
+
+LOSSES = "barlow_twins,nt_xent,smi,vicreg"
+
+
+def pretrain(
+    preset: Annotated[
+        str, typer.Option(help="Published settings; --preset list prints them.")
+    ] = "digits",
+    loss: Annotated[str, typer.Option(help="Losses, one run each.")] = LOSSES,
+    implementation: Annotated[str, typer.Option(help="Implementations, one run each.")] = "auto",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="synthetic, digits, imagefolder:PATH, cifar10:PATH, cifar100:PATH, hf:NAME "
+            "[the preset's]."
+        ),
+    ] = "",
+    epochs: Annotated[int, typer.Option(help="Of the whole schedule [the preset's].")] = 0,
+    steps: Annotated[int, typer.Option(help="End after these [the whole schedule].")] = 0,
+    batch: Annotated[int, typer.Option(help="Images per device and step [the preset's].")] = 0,
+    set_: Annotated[
+        list[str], typer.Option("--set", help="Any setting: precision=bf16, encoder=vit_s.")
+    ] = [],  # noqa: B006 - Typer's way to say that it may be given again
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder to keep checkpoints in, and to go on from.")
+    ] = None,
+    every: Annotated[int, typer.Option(help="Steps between checkpoints [only at the end].")] = 0,
+    on_nan: Annotated[
+        str, typer.Option(help="stop or skip, when the loss is not finite.")
+    ] = "stop",
+    out: Annotated[Path, typer.Option(help="Run file; continued if it is there.")] = Path(
+        "runs/pretrain.jsonl"
+    ),
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Set a run file of other code aside.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda [cuda if there is one].")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
+) -> int:
+    """Pretrain an encoder by each loss and time every phase of the step."""
+    from bench.options import present_device
+    from bench.pretraining import display
+    from bench.pretraining.config import PRESETS
+    from bench.pretraining.run import ON_NAN, Plan
+    from losses import pick
+
+    if preset == "list":
+        display.presets(PRESETS)
+        return OK
+    for name, value in (
+        ("--steps", steps),
+        ("--epochs", epochs),
+        ("--batch", batch),
+        ("--every", every),
+    ):
+        if value < 0:
+            raise ValueError(f"{name} must be 1 or more, got {value}")
+    changes = _changes(set_, data=data, epochs=epochs, batch=batch)
+    configs = _configs(preset, loss.split(","), implementation.split(","), changes)
+    plan = Plan(steps, checkpoint, every, pick("--on-nan", on_nan, ON_NAN))
+    records = _run_all(configs, plan, present_device(device or None), out, restart)
+    if as_json:
+        print(json.dumps(records, indent=1))
+    else:
+        display.steps(records)
+    return FAILED if any(record["status"] != "ok" for record in records) else OK
+
+
+def _changes(set_: list[str], **named: Any) -> dict[str, Any]:
+    """Settings that replace the preset's."""
+    from bench.pretraining.config import parse_settings
+
+    found = parse_settings(set_)
+    return found | {name: value for name, value in named.items() if value}
+
+
+def _configs(
+    preset: str, losses_: list[str], ways: list[str], changes: dict[str, Any]
+) -> "list[Config]":
+    from bench.pretraining.config import from_preset
+
+    configs = [
+        from_preset(preset, loss=loss, implementation=way, **changes)
+        for loss in losses_
+        for way in ways
+    ]
+    if len({each.label for each in configs}) < len(configs):
+        raise ValueError("a loss and implementation were given twice")
+    return configs
+
+
+def _run_all(
+    configs: "list[Config]", plan: "Plan", device: str, out: Path, restart: bool
+) -> list[dict[str, Any]]:
+    """Run what the run file does not hold yet."""
+    from dataclasses import replace
+
+    from bench.ceilings import Ceilings
+    from bench.pretraining import records
+    from bench.pretraining.display import Steps
+    from bench.pretraining.run import run
+    from bench.sweep import open_run
+
+    writer, aside = open_run(out, device, restart)
+    if aside:
+        say(f"{out} came from other code or another environment: kept as {aside}")
+    found = []
+    with writer, Steps() as progress:
+        ceilings = Ceilings.of(writer.header.get("calibration"))
+        for config in configs:
+            key = records.key(config, 1, plan.steps, writer.header)
+            known = writer.records.get(key)
+            if known is None or known["status"] != "ok":
+                path = (
+                    plan.checkpoint
+                    and plan.checkpoint / f"{config.loss}-{config.implementation}.pt"
+                )
+                fields = run(config, replace(plan, checkpoint=path), device, ceilings, progress)
+                writer.append({"key": key, **records.describe(config, device, 1), **fields})
+            found.append(writer.records[key])
+    return found

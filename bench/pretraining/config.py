@@ -1,0 +1,184 @@
+"""What is trained and how: settings, presets as data, and what does not go together."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_origin
+
+import losses
+from losses.distributed import DISTRIBUTIONS
+
+ENCODERS = ("resnet18", "resnet50", "vit_s", "vit_b")
+STEMS = ("imagenet", "cifar")
+OPTIMIZERS = ("lars", "adamw", "sgd")
+AUGMENTATIONS = ("imagenet", "cifar", "imagenette", "digits")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+PRESETS: dict[str, dict[str, Any]] = json.loads(
+    (Path(__file__).parent / "presets.json").read_text(encoding="utf-8")
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a pretraining run; every one changes what is trained or what is timed.
+
+    Attributes:
+        loss: name of the loss.
+        implementation: how it is computed; "auto" chooses.
+        hyperparameters: of the loss.
+        options: of the implementation.
+        distribution: how the loss sees other devices' samples: local, gather, allreduce, gram.
+        encoder: architecture, without its head.
+        stem: "imagenet", or "cifar": a 3 x 3 convolution of stride 1, no max-pool (papers/002,
+            A.1.2).
+        image_size: side of a view in pixels.
+        projector: widths of its linear layers; the last is the embedding dimension D.
+        augmentation: pipeline of the two views.
+        optimizer: lars, adamw or sgd.
+        learning_rate: at the end of the warm-up.
+        rate_scaled_by: the rate is for a batch of this size and grows with it; 0: as it is.
+        vector_learning_rate: of biases and norms, scaled alike; 0: that of the matrices.
+        weight_decay: of matrices; vectors have none.
+        warmup_epochs: of a rate that grows from 0.
+        final_rate: share of the rate that cosine decay ends at.
+        epochs: of the whole schedule.
+        batch: samples per device and step, N.
+        accumulation: batches whose gradients are added before a step of the optimizer.
+        precision: fp32, tf32, or mixed: bf16, fp16.
+        channels_last: memory format of images and weights.
+        compiled: the encoder and projector go through ``torch.compile``.
+        global_batch_norm: statistics over all devices' batches.
+        data: where images come from.
+        seed: of weights, order and augmentation.
+        schedule_images: images of the published schedule, which its cost is extrapolated to.
+    """
+
+    loss: str
+    implementation: str = "auto"
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    distribution: str = "local"
+    encoder: str = "resnet18"
+    stem: str = "imagenet"
+    image_size: int = 224
+    projector: tuple[int, ...] = (8192, 8192, 8192)
+    augmentation: str = "imagenet"
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    rate_scaled_by: int = 0
+    vector_learning_rate: float = 0.0
+    weight_decay: float = 1e-4
+    warmup_epochs: float = 0.0
+    final_rate: float = 0.0
+    epochs: int = 1
+    batch: int = 256
+    accumulation: int = 1
+    precision: str = "fp32"
+    channels_last: bool = False
+    compiled: bool = False
+    global_batch_norm: bool = False
+    data: str = "synthetic"
+    seed: int = 0
+    schedule_images: int = 0
+
+    def __post_init__(self) -> None:
+        losses.pick("loss", self.loss, losses.names())
+        for name, known in (
+            ("encoder", ENCODERS),
+            ("stem", STEMS),
+            ("augmentation", AUGMENTATIONS),
+            ("optimizer", OPTIMIZERS),
+            ("precision", PRECISIONS),
+            ("distribution", DISTRIBUTIONS),
+        ):
+            losses.pick(name, getattr(self, name), known)
+        if self.implementation != "auto":
+            known_ways = losses.spec(self.loss).implementations
+            losses.pick(f"implementation of {self.loss}", self.implementation, known_ways)
+        self._check_numbers()
+        if self.stem == "cifar" and self.encoder.startswith("vit"):
+            raise ValueError(f"{self.encoder} has no stem to replace; leave --stem cifar out")
+
+    def _check_numbers(self) -> None:
+        for name in ("image_size", "epochs", "batch", "accumulation"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.projector or min(self.projector) < 1:
+            raise ValueError(f"projector needs widths such as 2048,256, got {list(self.projector)}")
+        for name in ("learning_rate", "weight_decay", "warmup_epochs", "final_rate"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"{self.warmup_epochs:g} epochs of warm-up do not fit in {self.epochs} epochs"
+            )
+
+    @property
+    def dim(self) -> int:
+        """Embedding dimension D."""
+        return self.projector[-1]
+
+    def describe(self) -> dict[str, Any]:
+        """All settings, as JSON holds them."""
+        return {**asdict(self), "projector": list(self.projector)}
+
+    @property
+    def label(self) -> str:
+        """Loss and implementation."""
+        return f"{self.loss} {self.implementation}"
+
+
+def from_preset(name: str, **changes: Any) -> Config:
+    """The settings of a preset, some of them changed.
+
+    Raises:
+        ValueError: unknown preset or setting, or values that do not go together.
+    """
+    preset = PRESETS[losses.pick("preset", name, PRESETS)]
+    settings = {key: value for key, value in preset.items() if key != "source"}
+    known = [each.name for each in fields(Config)]
+    for key in changes:
+        losses.pick("setting", key, known)
+    settings |= changes
+    return Config(**{**settings, "projector": tuple(settings["projector"])})
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """``name=value`` as settings, of the types that ``Config`` has.
+
+    Raises:
+        ValueError: unknown setting, or a value of another type.
+    """
+    found: dict[str, Any] = {}
+    types = {each.name: each.type for each in fields(Config)}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set needs NAME=VALUE such as precision=bf16, got {text!r}")
+        losses.pick("setting", name, types)
+        found[name] = _parse(name, types[name], value)
+    return found
+
+
+def _parse(name: str, type_: Any, text: str) -> Any:
+    if type_ is bool:
+        known = {"true": True, "false": False}
+        return known[losses.pick(name, text.lower(), known)]
+    if get_origin(type_) is dict:
+        raise ValueError(f"--set {name}: not to be set here")
+    try:
+        if get_origin(type_) is tuple:
+            return tuple(int(part) for part in text.split(","))
+        return type_(text)
+    except ValueError:
+        kind = (
+            "numbers such as 2048,256" if get_origin(type_) else f"a value of type {type_.__name__}"
+        )
+        raise ValueError(f"--set {name}={text}: {kind} needed") from None
+
+
+def differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    """Settings in which two descriptions differ, in words."""
+    names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
+    return [f"{name} ({there.get(name)!r} there, {here.get(name)!r} here)" for name in names]

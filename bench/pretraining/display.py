@@ -1,0 +1,87 @@
+"""Progress of pretraining, on stderr, and its records as terminal tables."""
+
+import os
+import sys
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bench.console import say
+
+PLAIN_STEPS = 10
+"""Lines that a run prints in CI."""
+
+
+class Steps:
+    """A bar with ETA on a terminal, plain lines in CI, nothing on a pipe."""
+
+    def __init__(self) -> None:
+        terminal = sys.stderr.isatty()
+        self._plain = not terminal and bool(os.environ.get("CI"))
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=12),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[loss]}"),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not terminal,
+        )
+        self._label, self._total = "", 0
+        self._task = self._bar.add_task("", loss="")
+
+    def __enter__(self) -> "Steps":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def start(self, label: str, done: int, total: int) -> None:
+        """Steps are about to be made."""
+        self._label, self._total = label, total
+        self._bar.reset(self._task, description=label, completed=done, total=total, loss="")
+
+    def step(self, done: int, loss: float) -> None:
+        """One was made."""
+        self._bar.update(self._task, completed=done, loss=f"loss {loss:.4g}")
+        if self._plain and (done % max(self._total // PLAIN_STEPS, 1) == 0 or done == self._total):
+            say(f"{self._label}: step {done}/{self._total}, loss {loss:.4g}")
+
+
+def steps(records: list[dict[str, Any]]) -> None:
+    """Print what each run reached."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("loss", overflow="fold")
+    for column in ("images/s", "ms a step", "loss share", "peak GB", "steps", "last loss"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for record in records:
+        table.add_row(f"{record['loss']} {record['chosen']}", *_cells(record))
+    Console(markup=False, emoji=False, highlight=False).print(table)
+    for record in records:
+        if record["reason"]:
+            print(f"{record['loss']} {record['implementation']}: {record['reason']}")
+
+
+def _cells(record: Mapping[str, Any]) -> list[str]:
+    shown = (
+        ("images_per_s", "{:,.1f}"), ("step_ms", "{:,.1f}"), ("loss_share", "{:.2%}"),
+        ("peak_gb", "{:.2f}"), ("steps", "{:,}"), ("value", "{:.4g}"),
+    )  # fmt: skip
+    known = {**record, "peak_gb": record.get("peak_bytes", float("nan")) / 1e9}
+    return [
+        form.format(known[name]) if known.get(name) is not None else "-" for name, form in shown
+    ]
+
+
+def presets(known: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the presets, and where each comes from."""
+    for name, preset in known.items():
+        settings = ", ".join(f"{key}={value}" for key, value in preset.items() if key != "source")
+        print(textwrap.fill(f"{name}: {settings}", width=80, subsequent_indent="  "))
+        print(textwrap.fill(preset["source"], 80, initial_indent="  ", subsequent_indent="  "))

@@ -1,0 +1,141 @@
+"""Pretraining: images a second, where a step's time and memory go, what a schedule would cost."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from reports.naming import each, implementation, loss_title, megabytes, milliseconds
+from reports.section import Column, Section
+
+PASS = "pretrain"
+NETWORK = ("encoder", "image_size", "projector", "precision", "augmentation", "data", "optimizer")
+"""Settings that say what is trained beside the loss."""
+SAME = ["machine", *(f"pretrain_{name}" for name in NETWORK), "batch", "world", "distribution"]
+LOSS = {"loss": Column("loss", left=True), "implementation": Column("by", left=True)}
+LOSS_PHASES = ["communication_ms", "loss_forward_ms", "loss_backward_ms"]
+PHASES = {
+    "data_ms": "data",
+    "augmentation_ms": "augment",
+    "encoder_forward_ms": "encoder",
+    "projector_forward_ms": "projector",
+    "communication_ms": "gather",
+    "loss_forward_ms": "loss fwd",
+    "loss_backward_ms": "loss bwd",
+    "backward_ms": "backward",
+    "optimizer_ms": "optimizer",
+}
+MEMORY = {
+    "parameter_bytes": "weights MB",
+    "gradient_bytes": "gradients",
+    "optimizer_bytes": "optimizer",
+    "activation_bytes": "activations",
+    "loss_bytes": "loss",
+    "peak_bytes": "peak",
+}
+
+
+def build(records: pd.DataFrame) -> Sequence[Section]:
+    """Sections for each network and machine: rate, time by phase, memory, schedule.
+
+    Args:
+        records: records of ``lossbench pretrain``.
+
+    Raises:
+        ValueError: no record is of a pretraining run.
+    """
+    rows = records[(records["pass"] == PASS) & (records["status"] == "ok")]
+    rows = rows[rows["median_ms"].notna()]
+    if rows.empty:
+        raise ValueError("no pretraining run was timed; run lossbench pretrain first")
+    keys = [rows[name].astype(str) for name in SAME if name in rows]
+    sections: list[Section] = []
+    for _, own in rows.groupby(keys, sort=False):
+        sections += [_rate(own), _time(own), _memory(own)]
+        if "schedule_hours" in own and own["schedule_hours"].notna().any():
+            sections.append(_schedule(own))
+    return sections
+
+
+def _frame(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    ours = {"loss": each(rows, loss_title), "implementation": each(rows, implementation)}
+    return pd.DataFrame({**ours, **{name: rows.get(name) for name in names}})
+
+
+def _what(rows: pd.DataFrame) -> str:
+    """The network and where it was trained, in a line."""
+    first = rows.iloc[0]
+    widths = "-".join(map(str, first["pretrain_projector"]))
+    return (
+        f"{first['pretrain_encoder']}, {first['pretrain_image_size']} pixels, projector {widths}, "
+        f"N = {first['batch']}, {first['pretrain_precision']}, {first['pretrain_data']}"
+    )
+
+
+def _rate(rows: pd.DataFrame) -> Section:
+    frame = _frame(rows, ["images_per_s", "step_ms", "loss_share", "mfu", "joules_per_image"])
+    half = (rows["images_per_s_high"] - rows["images_per_s_low"]) / 2
+    frame.insert(3, "interval", half / rows["images_per_s"])
+    by_amdahl = rows["step_ms"] - _loss_ms(rows)
+    first = rows.index[0]
+    frame["amdahl"] = (by_amdahl[first] + _loss_ms(rows)) / rows["step_ms"].loc[first]
+    frame["measured"] = rows["step_ms"] / rows["step_ms"].loc[first]
+    columns = {
+        **LOSS,
+        "images_per_s": Column("images/s", "{:,.1f}".format),
+        "interval": Column("+-", "{:.1%}".format),
+        "step_ms": Column("ms a step", milliseconds),
+        "loss_share": Column("loss share", "{:.2%}".format),
+        "mfu": Column("MFU", "{:.1%}".format),
+        "amdahl": Column("step by Amdahl", "{:.3f}x".format),
+        "measured": Column("step measured", "{:.3f}x".format),
+        "joules_per_image": Column("J an image", "{:.3g}".format),
+    }
+    shown = {name: column for name, column in columns.items() if frame[name].notna().any()}
+    notes = [
+        f"{rows['machine'].iloc[0]}. Steady state, mean with 95% interval; loss share: "
+        "forward and backward pass of the loss, and what it waits for. MFU: FLOP/s of the network "
+        "over the calibrated ceiling. Steps relative to the first row: as Amdahl's law has it from "
+        "the losses' times alone, and as measured."
+    ]
+    return Section(f"Pretraining: {_what(rows)}", frame, shown, notes)
+
+
+def _loss_ms(rows: pd.DataFrame) -> pd.Series:
+    return rows[LOSS_PHASES].sum(axis=1)
+
+
+def _time(rows: pd.DataFrame) -> Section:
+    frame = _frame(rows, list(PHASES))
+    used = {name: title for name, title in PHASES.items() if (frame[name] > 0).any()}
+    columns = {**LOSS, **{name: Column(title, milliseconds) for name, title in used.items()}}
+    notes = [
+        "Milliseconds a step. The graph is cut at the embeddings, so that the loss's backward pass "
+        "is apart from the network's; the gradients are the same."
+    ]
+    return Section("Pretraining step by phase", frame, columns, notes)
+
+
+def _memory(rows: pd.DataFrame) -> Section:
+    columns = {**LOSS, **{name: Column(title, megabytes) for name, title in MEMORY.items()}}
+    notes = [
+        "MB = 10^6 bytes. Activations: kept by the network's forward pass. Loss: the most that its "
+        "own forward and backward pass hold, beyond the embeddings. Peak: of the whole step."
+    ]
+    return Section("Pretraining memory", _frame(rows, list(MEMORY)), columns, notes)
+
+
+def _schedule(rows: pd.DataFrame) -> Section:
+    columns = {
+        **LOSS,
+        "schedule_hours": Column("hours", "{:,.3g}".format),
+        "schedule_device_hours": Column("device hours", "{:,.3g}".format),
+        "schedule_kwh": Column("kWh", "{:,.3g}".format),
+    }
+    frame = _frame(rows, ["schedule_hours", "schedule_device_hours", "schedule_kwh"])
+    shown = {name: column for name, column in columns.items() if frame[name].notna().any()}
+    first = rows.iloc[0]
+    notes = [
+        f"EXTRAPOLATED, not measured: {first['pretrain_epochs']} epochs of "
+        f"{first['pretrain_schedule_images']:,} images at the rate above."
+    ]
+    return Section("The whole schedule at this rate", frame, shown, notes)

@@ -1,0 +1,114 @@
+"""``lossbench pretrain``: records, tables of them, and bad input."""
+
+import json
+
+import pytest
+from command_line import call_lossbench
+
+from reports.cli import app as reports
+
+SMALL = (
+    *("--batch", "8", "--set", "projector=32,16", "--steps", "6", "--device", "cpu"),
+    *("--implementation", "reference"),
+)
+
+
+@pytest.fixture(scope="module")
+def run_file(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "pretrain.jsonl"
+    done = call_lossbench("pretrain", "--loss", "smi,vicreg", *SMALL, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    return out
+
+
+@pytest.fixture(scope="module")
+def records(run_file):
+    return [json.loads(line) for line in run_file.read_text().splitlines()[1:]]
+
+
+def test_every_loss_has_a_record_that_adds_up(records):
+    assert [record["loss"] for record in records] == ["smi", "vicreg"]
+    for record in records:
+        assert record["pass"] == "pretrain"
+        assert record["steps"] == len(record["curve"]) == 6
+        assert len(record["samples_ms"]) == 3
+        assert record["images_per_s"] == pytest.approx(8 / record["step_ms"] * 1e3)
+        parts = (
+            *("data", "augmentation", "encoder_forward", "projector_forward", "communication"),
+            *("loss_forward", "loss_backward", "backward", "optimizer"),
+        )
+        assert sum(record[f"{name}_ms"] for name in parts) == pytest.approx(
+            record["step_ms"], rel=0.03
+        )
+        live = record["parameter_bytes"] + record["optimizer_bytes"] + record["gradient_bytes"]
+        assert record["peak_bytes"] > live
+        assert record["optimizer_bytes"] >= 2 * record["parameter_bytes"]
+        assert record["activation_bytes"] > record["loss_bytes"] > 0
+
+
+def test_the_same_command_measures_nothing_again(run_file):
+    before = run_file.read_bytes()
+    done = call_lossbench("pretrain", "--loss", "smi,vicreg", *SMALL, "--out", str(run_file))
+    assert done.returncode == 0
+    assert run_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("form", ["markdown", "csv", "json", "latex", "terminal"])
+def test_the_throughput_table(run_file, form):
+    from typer.testing import CliRunner
+
+    options = [] if form == "terminal" else ["--format", form]
+    done = CliRunner().invoke(reports, ["table", "throughput", str(run_file), *options])
+    assert done.exit_code == 0, done.output
+    assert "EXTRAPOLATED" in done.output or form in ("csv", "json")
+    if form == "terminal":
+        assert max(map(len, done.output.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--preset", "digit"), "did you mean 'digits'"),
+        (("--loss", "smo"), "did you mean 'smi'"),
+        (("--loss", "smi,smi"), "given twice"),
+        (("--batch", "-3"), "--batch must be 1 or more"),
+        (("--batch", "4000"), "lower the batch"),
+        (("--data", "nothing"), "unknown"),
+        (("--data", "imagefolder:/nowhere"), "/nowhere"),
+        (("--set", "encoder=resnet19"), "did you mean 'resnet18'"),
+        (("--on-nan", "halt"), "known: "),
+        (("--steps", "-1"), "--steps must be 1 or more"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, options, said):
+    out = tmp_path / "p.jsonl"
+    loss = () if "--loss" in options else ("--loss", "smi")
+    done = call_lossbench("pretrain", *loss, *options, "--device", "cpu", "--out", str(out))
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert said in done.stderr
+
+
+def test_presets_are_listed():
+    done = call_lossbench("pretrain", "--preset", "list")
+    assert done.returncode == 0
+    assert "imagenet-300ep" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("on_nan", ["stop", "skip"])
+def test_a_loss_that_is_not_finite(tmp_path, on_nan):
+    """A rate of 1e30 leaves no finite weight."""
+    options = ("--set", "learning_rate=1e30", "--set", "warmup_epochs=0", "--on-nan", on_nan)
+    place = ("--out", str(tmp_path / "p.jsonl"), "--checkpoint", str(tmp_path), "--every", "1")
+    done = call_lossbench("pretrain", "--loss", "vicreg", *SMALL, *options, *place)
+    if on_nan == "stop":
+        assert done.returncode == 2
+        assert "is nan at step" in done.stderr
+        assert "last good checkpoint is" in done.stderr
+    else:
+        assert done.returncode == 1, done.stderr
+        record = json.loads((tmp_path / "p.jsonl").read_text().splitlines()[1])
+        assert record["status"] == "invalid"
+        assert record["steps_skipped"] == record["curve"].count(None) > 0
