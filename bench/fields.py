@@ -12,8 +12,9 @@ from sys import intern
 from typing import Any
 
 STATUSES = ("ok", "oom", "unsupported", "invalid", "error", "timeout")
-PASSES = ("forward", "forward_grad", "step")
-DISTRIBUTIONS = ("local", "gather")
+PASSES = ("forward", "forward_grad", "step", "pretrain")
+"""What a record is of: a pass of a loss, or steps of pretraining."""
+DISTRIBUTIONS = ("local", "gather", "allreduce", "gram")
 ACCURACY = tuple(
     f"accuracy_{kind}_{what}_error{suffix}"
     for kind in ("random", "aligned", "collapsed")
@@ -69,13 +70,15 @@ def _are_ceilings(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
     rates, copies = value.get("gemm_gflops"), value.get("copy_gb_per_s")
-    if not isinstance(rates, dict) or not isinstance(copies, list) or not copies:
+    if not (rates and isinstance(rates, dict)) or not (copies and isinstance(copies, list)):
         return False
     pairs = [each for each in copies if isinstance(each, list) and len(each) == 2]
     sizes = [each[0] for each in pairs]
     numbers = [*rates.values(), *(x for each in pairs for x in each), value.get("launch_us")]
     holds = _number(1e-9, 1e18)
-    return len(pairs) == len(copies) and all(map(holds, numbers)) and sizes == sorted(set(sizes))
+    if len(pairs) < len(copies) or not all(map(holds, numbers)):
+        return False
+    return sizes[0] >= 1 and sizes == sorted(set(sizes))  # a byte at least, and ascending
 
 
 TEXT = Kind("a str", lambda value: isinstance(value, str) and not _SURROGATE.search(value))
@@ -90,7 +93,7 @@ SAMPLES = Kind("a list of times above 0 ms", _are_times)
 FACTS = Kind("a dict", lambda value: isinstance(value, dict))
 
 HEADER: dict[str, Kind] = {
-    "schema": Kind("a int", _whole(0, 2**62)),
+    "schema": Kind("a whole number", _whole(0, 2**62)),
     "environment": FACTS,
     **dict.fromkeys(("environment_hash", "code_hash"), TEXT),
     **dict.fromkeys(("created", "git_commit"), LINE),
@@ -153,6 +156,24 @@ def problem(
         value = content.get(name)
         if value is not None and not kind.holds(value):
             return f"{name} must be {kind.says}, got {value!r:.60}"
+    return None
+
+
+def record_problem(record: Mapping[str, Any], needed: Iterable[str] = ()) -> str | None:
+    """What is wrong with a record: a field of it, or fields that do not go together."""
+    samples, processes = record.get("samples_ms"), record.get("pair_processes")
+    paired = ("pair_processes", "pair_noise") if record.get("pair_group") and samples else ()
+    found = problem(record, RECORD, (*needed, *paired))
+    if not found and samples and processes and len(samples) % processes:
+        return "samples_ms must be as many in each of the pair_processes"
+    return found
+
+
+def group_problem(record: Mapping[str, Any], processes: dict[str, int]) -> str | None:
+    """What sets a record apart from those of its group; ``processes`` keeps their number."""
+    group, count = record.get("pair_group"), record.get("pair_processes")
+    if group and count and processes.setdefault(group, count) != count:
+        return f"pair_processes differs within pair_group {group}"
     return None
 
 

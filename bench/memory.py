@@ -2,8 +2,11 @@
 
 import gc
 import itertools
+import os
 import resource
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,11 +70,28 @@ def _peak_cuda(call: Callable[[], Result]) -> tuple[int, Result]:
     return torch.cuda.max_memory_allocated() - before, result
 
 
+@contextmanager
+def _no_chatter() -> Iterator[None]:
+    """Drop what the profiler's library writes to stderr when it starts and stops."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def _peak_cpu(call: Callable[[], Result]) -> tuple[int, Result]:
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(
-        activities=activities, profile_memory=True, acc_events=True
-    ) as profile:
+    with (
+        _no_chatter(),
+        torch.profiler.profile(
+            activities=activities, profile_memory=True, acc_events=True
+        ) as profile,
+    ):
         result = call()
     events = profile.profiler.kineto_results.events()
     changes = [event for event in events if event.name() == "[memory]"]

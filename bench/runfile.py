@@ -80,9 +80,9 @@ def read(path: Path, needed: Sequence[str] = ()) -> Run:
     processes: dict[str, int] = {}
     for number, line in enumerate(lines[1:], start=2):
         record = _parse(f"{path}:{number}", line, partial(_record_problem, needed=needed))
-        group, count = record.get("pair_group"), record.get("pair_processes")
-        if group and count and processes.setdefault(group, count) != count:
-            raise RunFileError(f"{path}:{number}: pair_processes differs within pair_group {group}")
+        found = fields.group_problem(record, processes)
+        if found:
+            raise RunFileError(f"{path}:{number}: {found}")
         records[record["key"]] = record
     return Run(path, header, list(records.values()), complete_bytes=len(whole) + len(newline))
 
@@ -117,16 +117,8 @@ def _record_problem(record: dict[str, Any], needed: Sequence[str]) -> str | None
         return "a second header; put each run in a file of its own"
     if status is not None and status not in fields.STATUSES:
         return f"unknown status {status!r:.60}; known: {', '.join(fields.STATUSES)}"
-    paired = bool(record.get("pair_group") and record.get("samples_ms"))
-    needed = [
-        *(*_RECORD_NEEDED, *needed),
-        *(fields.MEASURED if status == "ok" else ()),
-        *(("pair_processes", "pair_noise") if paired else ()),
-    ]
-    found = fields.problem(record, fields.RECORD, needed)
-    if not found and paired and len(record["samples_ms"]) % record["pair_processes"]:
-        return "samples_ms must be as many in each of the pair_processes"
-    return found
+    measured = fields.MEASURED if status == "ok" else ()
+    return fields.record_problem(record, (*_RECORD_NEEDED, *needed, *measured))
 
 
 class Writer:
@@ -234,10 +226,11 @@ def _is_unfinished_header(content: bytes) -> bool:
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What differs between two headers that matters for a number."""
+    before, now = old["environment"], new["environment"]
     names = [
-        f"{name} ({old['environment'].get(name)}, now {value})"
-        for name, value in new["environment"].items()
-        if old["environment"].get(name) != value
+        f"{name} ({before.get(name)}, now {now.get(name)})"
+        for name in {**now, **before}
+        if before.get(name) != now.get(name)
     ]
     if old["code_hash"] != new["code_hash"]:
         names.append("version of lossbench's code")

@@ -1,5 +1,6 @@
 """``lossreport``: reads records. Nothing imports this module."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,7 @@ def table(
     """Print a table of one or more runs."""
     from reports.page import make_table
 
+    _keep_apart(out, runs)
     _print(make_table(name, runs, form), out)
     return OK
 
@@ -43,7 +45,8 @@ def compare(
     base: Annotated[Path, typer.Argument(metavar="BASE", help="The run to compare with, A.")],
     new: Annotated[list[Path], typer.Argument(metavar="NEW", help="Other runs: B, C, ...")],
     fail_on: Annotated[
-        str, typer.Option(help="Exit with 1 on any of slower, bigger, wrong (a,b,...).")
+        str,
+        typer.Option(help="Exit with 1 on any of slower, bigger, wrong (a,b,...), or unchecked."),
     ] = "",
     form: Form = "terminal",
     out: Out = None,
@@ -61,6 +64,7 @@ def compare(
 
     check_form(form)
     gates = parse_gates(fail_on)
+    _keep_apart(out, [base, *new])
     sides = open_sides([base, *new])
     found = [pair(sides[0], side) for side in sides[1:]]
     _print(render(build(sides, found), form), out)
@@ -68,6 +72,13 @@ def compare(
     for line in failed:
         say(f"lossreport: {line}")
     return FAILED if failed else OK
+
+
+def _keep_apart(out: Path | None, runs: Sequence[Path]) -> None:
+    """What is read is not written over, by whatever path."""
+    for run in runs:
+        if out and out.exists() and run.exists() and out.samefile(run):
+            raise ValueError(f"--out {out} is a file that is read: {run}; choose another --out")
 
 
 def _print(text: str, out: Path | None) -> None:
@@ -88,6 +99,7 @@ def figure(
     from reports.page import make_figure
 
     path = out or Path(f"{name}.svg")
+    _keep_apart(path, runs)
     make_figure(name, runs, path)
     say(f"wrote {path}")
     return OK

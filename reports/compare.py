@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench.gates import PEAK_TOLERANCE
 from reports import unpaired
+from reports.naming import letter
 from reports.records import open_run, to_frame
 
 CASE = (
@@ -20,13 +21,18 @@ CASE = (
 VALUES = (
     *("key", "title", "chosen", "status", "reason", "median_ms", "samples_ms", "pair_processes"),
     *("pair_noise", "peak_bytes", "fraction_of_ceiling", "gradient_error", "machine"),
-    *("hyperparameters", "inputs_id"),
+    *("hyperparameters", "inputs_id", "loss_batch"),
 )
 ERROR_TIMES = 2.0
 """A gradient is worse if its error is this many times the other's, and above two roundings:
 below, errors differ by the order of additions."""
 SPACING = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
-GATES = ("slower", "bigger", "wrong")
+GATES = {
+    "slower": ("samples_ms", "two samples of the time"),
+    "bigger": ("peak_bytes", "peak memory"),
+    "wrong": ("gradient_error", "gradient error"),
+}
+"""What each compares of two records that are ok, as a field and in words."""
 _END = "\x1f"
 """Stands in no field."""
 
@@ -62,7 +68,7 @@ def open_sides(paths: Sequence[Path]) -> list[Side]:
         ValueError: a file without records.
         NoCommonCaseError: one with no case of the first.
     """
-    sides = [_open(path, _name(number)) for number, path in enumerate(paths)]
+    sides = [_open(path, letter(number)) for number, path in enumerate(paths)]
     base = sides[0]
     for side in sides[1:]:
         if not side.rows.index.isin(base.rows.index).any():
@@ -79,12 +85,6 @@ def _open(path: Path, name: str) -> Side:
     repeated = rows.index.duplicated(keep="last")
     facts = run.header["environment"]
     return Side(name, path, facts, rows[~repeated], int(repeated.sum()))
-
-
-def _name(number: int) -> str:
-    """A, B, ..., Z, AA, AB, ..."""
-    letter = chr(ord("A") + number % 26)
-    return letter if number < 26 else _name(number // 26 - 1) + letter
 
 
 def compared(sides: Sequence[Side]) -> pd.Index:
@@ -129,6 +129,13 @@ def _is_worse(old: pd.DataFrame, now: pd.DataFrame) -> pd.Series:
     errors = [rows["gradient_error"].astype(float) for rows in (old, now)]
     rounding = 2 * old["dtype"].map(SPACING).fillna(0.0)
     return errors[1] > np.maximum(ERROR_TIMES * errors[0], rounding)
+
+
+def has(rows: pd.DataFrame, gate: str) -> pd.Series:
+    """Which records are ok and have what a gate compares; times say nothing by one sample."""
+    values = rows[GATES[gate][0]]
+    known = values.map(len, na_action="ignore") > 1 if gate == "slower" else values.notna()
+    return known & (rows["status"] == "ok")
 
 
 def mean_ratio(found: pd.DataFrame) -> float:

@@ -43,7 +43,9 @@ def interval(row: pd.Series) -> str | None:
 
 
 def digits(value: float) -> str:
-    """Three significant digits of a ratio."""
+    """Three significant digits of a ratio, two of one that is out of all proportion."""
+    if not 1e-3 <= value < 1e5:
+        return f"{value:.2g}"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 

@@ -8,14 +8,15 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench import fields
-from bench.runfile import SCHEMA, Run, RunFileError
+from bench.runfile import SCHEMA, Run, RunFileError, RunFileWarning
 
 CASE = ("loss", "implementation", "batch", "dim", "dtype", "pass")
 """What a file must say of a case."""
@@ -53,12 +54,29 @@ def read(path: Path) -> Run:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise RunFileError(f"{path}:{line}: not UTF-8 ({error.reason})") from error
+    if not text.strip():
+        raise RunFileError(f"{path} is empty")
     digest = hashlib.sha256(content).hexdigest()[:16]
     header, records = (_read_csv if _is_csv(path, content) else _read_pytest)(path, text)
+    if not records:
+        raise RunFileError(f"{path} is empty: it holds no time")
+    _name_losses(records)
     header |= {"schema": SCHEMA, "source": path.name, "code_hash": "", "environment_hash": ""}
     # of two files neither is the other's second try: their keys differ
     keyed = [{"key": f"{digest} {number}", **record} for number, record in enumerate(records)]
     return Run(path, header, keyed)
+
+
+def _name_losses(records: Sequence[dict[str, Any]]) -> None:
+    """Give those that are of this project's losses their titles."""
+    untitled = [record for record in records if record.get("title") is None]
+    if not untitled:
+        return
+    import losses  # imports torch, which run files do without: they say their titles
+
+    for record in untitled:
+        if record["loss"] in losses.names():
+            record["title"] = losses.spec(record["loss"]).title
 
 
 def _is_csv(path: Path, start: bytes) -> bool:
@@ -81,6 +99,9 @@ def _read_csv(path: Path, text: str) -> tuple[dict[str, Any], list[dict[str, Any
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Lines as dictionaries, each with its place in the file."""
+    if not text.endswith(("\n", "\r")):
+        cut = f"{path}: its last line has no end: what it says may be cut off"
+        warnings.warn(cut, RunFileWarning, stacklevel=2)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         names = [name.strip() for name in next(reader, [])]
@@ -128,10 +149,14 @@ def _read_pytest(path: Path, text: str) -> tuple[dict[str, Any], list[dict[str, 
     benchmarks = content.get("benchmarks")
     if not isinstance(benchmarks, list):
         raise RunFileError(f"{path}: no list of benchmarks; is it of pytest --benchmark-json?")
-    records = [
-        _of_benchmark(f"{path}: benchmarks[{number}]", benchmark)
-        for number, benchmark in enumerate(benchmarks)
-    ]
+    records = []
+    processes: dict[str, int] = {}
+    for number, benchmark in enumerate(benchmarks):
+        where = f"{path}: benchmarks[{number}]"
+        records.append(_of_benchmark(where, benchmark))
+        found = fields.group_problem(records[-1], processes)
+        if found:
+            raise RunFileError(f"{where}: {found}")
     created = content.get("datetime")
     header = {"environment": _facts(_object(content, "machine_info"))}
     return header | ({"created": created} if fields.LINE.holds(created) else {}), records
@@ -186,7 +211,7 @@ def _record(where: str, said: dict[str, Any], times: list[float]) -> dict[str, A
 def _case(where: str, said: dict[str, Any]) -> dict[str, Any]:
     """A record with what its file leaves out, checked."""
     record: dict[str, Any] = {"status": "ok", "reason": "", **USUAL, **said}
-    found = fields.problem(record, fields.RECORD, fields.CASE)
+    found = fields.record_problem(record, fields.CASE)
     if found:
         raise RunFileError(f"{where}: {found}")
     return record

@@ -13,6 +13,12 @@ def each(rows: pd.DataFrame, describe: Callable[[pd.Series], object]) -> pd.Seri
     return pd.Series([describe(row) for _, row in rows.iterrows()], index=rows.index, dtype=object)
 
 
+def letter(number: int) -> str:
+    """A, B, ..., Z, AA, AB, ...: which of several runs or machines."""
+    last = chr(ord("A") + number % 26)
+    return last if number < 26 else letter(number // 26 - 1) + last
+
+
 def loss_title(row: Row) -> str:
     """Title of the loss, with the hyperparameters that are not as published."""
     title = row["title"] if isinstance(row["title"], str) else row["loss"]

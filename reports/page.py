@@ -50,15 +50,15 @@ def make_figure(name: str, runs: Sequence[Path], out: Path) -> None:
     """
     if out.suffix not in (".svg", ".png", ".pdf"):
         raise ValueError(f"--out must end in .svg, .png or .pdf, got {out}")
-    draw = modules.load(figures, "figure", name).draw
-    records = load(runs)
+    module = modules.load(figures, "figure", name)
+    records = getattr(module, "read", load)(runs)
     import matplotlib  # tables do without
 
     matplotlib.use("Agg")
     settings = {"svg.hashsalt": "lossbench", "svg.fonttype": "none"}
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
     with matplotlib.rc_context(settings):
-        draw(records).savefig(out, dpi=200, metadata=dates[out.suffix])
+        module.draw(records).savefig(out, dpi=200, metadata=dates[out.suffix])
 
 
 def refresh(text: str, folder: Path) -> str:

@@ -34,7 +34,8 @@ def load(paths: Sequence[Path]) -> pd.DataFrame:
     """Records of one or more run files, or files of other tools, one row each.
 
     Columns are the record's fields; ``hardware``, and ``machine``, which adds the software and the
-    code; and ``calibration``, the ceilings of that machine if they are known.
+    code; ``calibration``, the ceilings of that machine if they are known; and ``created``, when
+    the run was begun.
 
     Raises:
         RunFileError: a file that is missing or damaged.
@@ -87,6 +88,7 @@ def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
             "machine": machines[id(head)],
             "hardware": _hardware(head),
             "calibration": head.get("calibration"),
+            "created": head.get("created") or "",
         }
         for record, head in best.values()
     ]

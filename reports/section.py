@@ -1,6 +1,7 @@
 """A titled table with its notes, and its forms: terminal, Markdown, CSV, JSON, LaTeX."""
 
 import json
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,12 @@ Format = Callable[[Any], str]
 MISSING = "-"
 _INFINITE = (float("inf"), float("-inf"))
 COLUMNS = 80
-FITS = ((16, 2), (16, 1), (12, 1), (9, 1))
-"""Width at which text wraps in the terminal, and spaces between columns, the airiest first: the
-numbers, which are never cut, should fit in 80 columns."""
+_NUMBER = re.compile(r"(-?[\d,]+\.?\d*)(%?x?)")
+LONGEST = 7
+"""Letters of a number that fits nowhere else as a power of ten, such as 1.0e+24."""
+FITS = ((16, 2, None), (16, 1, None), (12, 1, None), (9, 1, None), (9, 1, LONGEST))
+"""Width at which text wraps in the terminal, spaces between columns, and letters of a number, the
+airiest first: the numbers, which are never cut, should fit in 80 columns."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,24 @@ class Section:
     columns: dict[str, Column]
     notes: Sequence[str] = field(default_factory=tuple)
 
-    def text(self) -> pd.DataFrame:
-        """The table as it is shown."""
+    def text(self, longest: int | None = None) -> pd.DataFrame:
+        """The table as it is shown; numbers of more than ``longest`` letters as powers of ten."""
         columns = [
-            [MISSING if pd.isna(value) else column.format(value) for value in self.frame[name]]
+            [_cell(value, column.format, longest) for value in self.frame[name]]
             for name, column in self.columns.items()
         ]
         headers = [column.header for column in self.columns.values()]  # may repeat
         return pd.DataFrame(list(zip(*columns, strict=True)), columns=headers, dtype=str)
+
+
+def _cell(value: Any, form: Format, longest: int | None) -> str:
+    if pd.isna(value):
+        return MISSING
+    text = form(value)
+    number = _NUMBER.fullmatch(text)  # not the value: a format may scale it
+    if longest is None or len(text) <= longest or not number:
+        return text
+    return f"{float(number[1].replace(',', '')):.1e}{number[2]}"
 
 
 def check_form(form: str) -> None:
@@ -81,7 +95,7 @@ def _terminal(sections: Sequence[Section]) -> str:
 
 def _lines(section: Section) -> list[str]:
     """A section without rich, which takes thirty times as long for a long table."""
-    tables = (_table(section, width, gap) for width, gap in FITS)
+    tables = (_table(section, *fit) for fit in FITS)
     table: list[str] = []
     for table in tables:
         if max(map(len, table)) <= COLUMNS:
@@ -89,8 +103,8 @@ def _lines(section: Section) -> list[str]:
     return [section.title, *table, *(textwrap.fill(note, COLUMNS) for note in section.notes)]
 
 
-def _table(section: Section, text_width: int, gap: int) -> list[str]:
-    text = section.text()
+def _table(section: Section, text_width: int, gap: int, longest: int | None) -> list[str]:
+    text = section.text(longest)
     left = [column.left for column in section.columns.values()]
     rows = [
         [

@@ -7,7 +7,7 @@ import pandas as pd
 
 from bench.gates import PEAK_TOLERANCE
 from reports import comparison, unpaired
-from reports.compare import GATES, Side, compared, differences, mean_ratio
+from reports.compare import GATES, Side, compared, differences, has, mean_ratio
 from reports.naming import implementation, loss_title, megabytes, milliseconds
 from reports.section import Column, Section
 
@@ -37,17 +37,37 @@ def build(sides: Sequence[Side], found: Sequence[pd.DataFrame]) -> list[Section]
 def failures(
     sides: Sequence[Side], found: Sequence[pd.DataFrame], gates: Sequence[str]
 ) -> list[str]:
-    """A line for each gate and run that has cases which fail it."""
+    """A line for whatever keeps a run from passing the gates, with the cases.
+
+    A run that says less does not pass for a better one: a case or quantity of A that it lacks, a
+    case that failed in it alone, and a gate with nothing to compare count too.
+    """
     if not gates:
         return []
     labels, _ = _labels(sides)
-    lines = []
-    for side, of_side in zip(sides[1:], found, strict=True):
-        for gate in gates:
-            failed = of_side.index[of_side[gate]]
-            if len(failed):
-                lines.append(f"{gate} in {side.name}, {side.path}: {_list(labels, failed)}")
-    return lines
+    return [
+        f"{what} in {side.name}, {side.path}: {_list(labels, cases) or 'nothing could be compared'}"
+        for side, of_side in zip(sides[1:], found, strict=True)
+        for what, cases in _faults(sides[0].rows, side.rows, of_side, gates)
+    ]
+
+
+def _faults(
+    base: pd.DataFrame, new: pd.DataFrame, found: pd.DataFrame, gates: Sequence[str]
+) -> list[tuple[str, pd.Index]]:
+    """What keeps a run from passing, and the cases: none for a gate with nothing to compare."""
+    measured = base.index[base["status"] == "ok"]
+    there = measured[measured.isin(new.index)]
+    ok = there[new.loc[there, "status"] == "ok"]
+    faults = [("missing", measured.difference(there, sort=False))]
+    faults.append(("failed", there.difference(ok, sort=False)))
+    unchecked = []
+    for gate in gates:
+        old, now = has(base.loc[ok], gate), has(new.loc[ok], gate)
+        faults.append((gate, ok[found.loc[ok, gate].astype(bool)]))
+        faults.append((f"no {GATES[gate][1]}", ok[old & ~now]))
+        unchecked += [] if old.any() else [(f"{gate}: no {GATES[gate][1]}", ok[:0])]
+    return [*((what, cases) for what, cases in faults if len(cases)), *unchecked]
 
 
 def _labels(sides: Sequence[Side]) -> tuple[pd.DataFrame, str]:

@@ -20,7 +20,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports.naming import each, loss_title
+from reports.naming import each, letter, loss_title
 
 COLUMN, DOUBLE = 3.3, 7.0
 """Inches: one column, and two."""
@@ -60,17 +60,21 @@ def steps(records: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The rows with four more columns: ``subject`` (the loss, and what is not as usual), ``line``
         (the implementation with its options and precision), ``mark`` (a letter for each machine, if
-        there are several) and ``panel`` (the subject with the mark).
+        there are several, unless the records have marks) and ``panel`` (the subject with the mark).
     """
     shape = ["loss_batch", "dim", "dtype"]
     known = records.reindex(columns=records.columns.union(["pass", *shape], sort=False))
     rows = known[known["pass"] == "step"].dropna(subset=shape)
     rows = rows.astype({"loss_batch": int, "dim": int})
-    machines = list(rows["machine"].unique())
-    marks = {machine: chr(ord("A") + number) for number, machine in enumerate(machines)}
-    rows["mark"] = rows["machine"].map(marks) if len(machines) > 1 else ""
+    if "mark" not in rows:
+        machines = list(rows["machine"].unique())
+        marks = {machine: letter(number) for number, machine in enumerate(machines)}
+        rows["mark"] = rows["machine"].map(marks) if len(machines) > 1 else ""
     rows["subject"], rows["line"] = each(rows, _subject), each(rows, _line)
-    rows["panel"] = rows["subject"] + (", " + rows["mark"] if len(machines) > 1 else "")
+    losses = rows.groupby("subject")["loss"].transform("nunique")
+    named = rows["subject"] + " (" + rows["loss"] + ")"
+    rows["subject"] = rows["subject"].where(losses == 1, named)  # titles may be alike
+    rows["panel"] = rows["subject"].where(rows["mark"] == "", rows["subject"] + ", " + rows["mark"])
     return rows
 
 
@@ -107,23 +111,34 @@ def looks(lines: Iterable[str], linestyle: str = "-") -> dict[str, Look]:
     return found
 
 
+def shades(names: Iterable[str]) -> dict[str, Look]:
+    """Markers for what is no implementation, in greys: colours mean implementations."""
+    unique = list(dict.fromkeys(names))
+    greys = np.linspace(0, 0.5, len(unique)).astype(str)
+    marked = zip(unique, greys, itertools.cycle(SPARE), strict=False)
+    return {
+        name: {"color": grey, "marker": marker, "linestyle": "", **FILLED}
+        for name, grey, marker in marked
+    }
+
+
 def panels(
-    titles: Sequence[str], columns: int, height: float, **shared: Any
+    titles: Sequence[str], columns: int, height: float | Sequence[float], **shared: Any
 ) -> tuple[Figure, list[Axes]]:
     """A figure of one or two columns' width.
 
     Args:
         titles: of the panels.
         columns: how many panels stand side by side.
-        height: of a panel with its title, in inches.
+        height: of a panel with its title, in inches; or those of the rows of panels.
         shared: ``sharex``, ``sharey`` as matplotlib has them.
     """
     count = len(titles)
     lines = math.ceil(count / columns)
-    figsize = (COLUMN if columns == 1 else DOUBLE, lines * height)
-    figure, grid = plt.subplots(
-        lines, columns, figsize=figsize, squeeze=False, layout="constrained", **shared
-    )
+    heights = [height] * lines if isinstance(height, float) else height
+    figsize = (COLUMN if columns == 1 else DOUBLE, sum(heights))
+    settings = {"squeeze": False, "layout": "constrained", "height_ratios": heights, **shared}
+    figure, grid = plt.subplots(lines, columns, figsize=figsize, **settings)
     axes = list(grid.flat)
     for axis in axes:
         axis.tick_params(labelsize=SMALL)

@@ -72,6 +72,8 @@ def pretrain(
     configs = _configs(preset, loss.split(","), implementation.split(","), changes)
     plan = Plan(steps, checkpoint, every, pick("--on-nan", on_nan, ON_NAN))
     records = _run_all(configs, plan, present_device(device or None), out, restart)
+    if not records:  # the first process of the job prints them
+        return OK
     if as_json:
         print(json.dumps(records, indent=1))
     else:
@@ -105,30 +107,42 @@ def _configs(
 def _run_all(
     configs: "list[Config]", plan: "Plan", device: str, out: Path, restart: bool
 ) -> list[dict[str, Any]]:
-    """Run what the run file does not hold yet."""
-    from dataclasses import replace
-
+    """Run what the run file does not hold yet; the first process of a job writes it."""
     from bench.ceilings import Ceilings
     from bench.pretraining import records
     from bench.pretraining.display import Steps
-    from bench.pretraining.run import run
+    from bench.pretraining.job import joined
     from bench.sweep import open_run
 
-    writer, aside = open_run(out, device, restart)
-    if aside:
-        say(f"{out} came from other code or another environment: kept as {aside}")
-    found = []
-    with writer, Steps() as progress:
-        ceilings = Ceilings.of(writer.header.get("calibration"))
-        for config in configs:
-            key = records.key(config, 1, plan.steps, writer.header)
-            known = writer.records.get(key)
-            if known is None or known["status"] != "ok":
-                path = (
-                    plan.checkpoint
-                    and plan.checkpoint / f"{config.loss}-{config.implementation}.pt"
-                )
-                fields = run(config, replace(plan, checkpoint=path), device, ceilings, progress)
-                writer.append({"key": key, **records.describe(config, device, 1), **fields})
-            found.append(writer.records[key])
+    with joined(device) as job:
+        if job.rank:
+            for config in configs:
+                if not job.agree(None):
+                    _run(config, plan, device, None, Steps(quiet=True), job)
+            return []
+        writer, aside = open_run(out, device, restart)
+        if aside:
+            say(f"{out} came from other code or another environment: kept as {aside}")
+        found = []
+        with writer, Steps() as progress:
+            ceilings = Ceilings.of(writer.header.get("calibration"))
+            for config in configs:
+                key = records.key(config, job.world, plan.steps, writer.header)
+                known = writer.records.get(key)
+                if not job.agree(known is not None and known["status"] == "ok"):
+                    fields = _run(config, plan, device, ceilings, progress, job)
+                    about = records.describe(config, device, job.world)
+                    writer.append({"key": key, **about, **fields})
+                found.append(writer.records[key])
     return found
+
+
+def _run(config: "Config", plan: "Plan", *how: Any) -> dict[str, Any]:
+    """A run with a checkpoint of its own."""
+    from dataclasses import replace
+
+    from bench.pretraining.run import run
+
+    name = f"{config.loss}-{config.implementation}.pt"
+    path = plan.checkpoint / name if plan.checkpoint else None
+    return run(config, replace(plan, checkpoint=path), *how)

@@ -17,11 +17,15 @@ PLAIN_STEPS = 10
 
 
 class Steps:
-    """A bar with ETA on a terminal, plain lines in CI, nothing on a pipe."""
+    """A bar with ETA on a terminal, plain lines in CI, nothing on a pipe.
 
-    def __init__(self) -> None:
-        terminal = sys.stderr.isatty()
-        self._plain = not terminal and bool(os.environ.get("CI"))
+    Args:
+        quiet: nothing at all: another process tells.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        terminal = sys.stderr.isatty() and not quiet
+        self._plain = not (terminal or quiet) and bool(os.environ.get("CI"))
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=12),

@@ -17,10 +17,13 @@ from bench.pretraining import checkpoint, throughput
 from bench.pretraining.batches import Batches
 from bench.pretraining.config import Config
 from bench.pretraining.images import open_images
-from bench.pretraining.trainer import Trainer
+from bench.pretraining.job import Job
+from bench.pretraining.trainer import ALONE, Trainer
 
 WARM = 3
 """Steps that pay for warming up, and for looking at memory; they are not timed."""
+WORKERS = 2
+"""Threads that read images ahead where they are not in memory."""
 ON_NAN = ("stop", "skip")
 
 
@@ -83,24 +86,25 @@ class Session:
         return min(self.plan.steps or self.trainer.steps, self.trainer.steps)
 
 
-def begin(config: Config, plan: Plan, device: str, rank: int = 0, world: int = 1) -> Session:
+def begin(config: Config, plan: Plan, device: str, job: Job = ALONE) -> Session:
     """Make everything, and go on from the checkpoint if there is one.
 
     Raises:
         ValueError: settings, images or a checkpoint that do not go together.
     """
     images = open_images(config.data, config.image_size, config.seed)
-    batches = Batches(images, config.batch, config.seed, rank, world)
+    batches = Batches(images, config.batch, config.seed, job.rank, job.world, WORKERS)
     steps = config.epochs * batches.steps_per_epoch // config.accumulation
     if steps < 1:
         raise ValueError(
             f"{config.epochs} epoch(s) of {len(images)} images are less than a step of "
-            f"{config.accumulation} x {config.batch * world}; lower the batch or the accumulation"
+            f"{config.accumulation} x {config.batch * job.world}; lower the batch or the "
+            "accumulation"
         )
-    trainer = Trainer(config, steps, device, rank, world)
+    trainer = Trainer(config, steps, device, job)
     session = Session(trainer, batches, plan)
     if plan.checkpoint is not None and plan.checkpoint.exists():
-        state = checkpoint.load(plan.checkpoint, config, world, device)
+        state = checkpoint.load(plan.checkpoint, config, job.world, device)
         trainer.load(state)
         session.curve = list(state["curve"])
     return session
@@ -180,9 +184,9 @@ def _check(session: Session, loss: float) -> None:
 def save(session: Session) -> None:
     """Keep a checkpoint, if the plan says so."""
     trainer = session.trainer
-    if session.plan.checkpoint is not None and trainer.rank == 0:
+    if session.plan.checkpoint is not None and trainer.job.rank == 0:
         state = {**trainer.state(), "curve": session.curve}
-        checkpoint.save(session.plan.checkpoint, trainer.config, trainer.world, state)
+        checkpoint.save(session.plan.checkpoint, trainer.config, trainer.job.world, state)
 
 
 def record(session: Session, ceilings: Ceilings | None) -> dict[str, Any]:
@@ -192,7 +196,7 @@ def record(session: Session, ceilings: Ceilings | None) -> dict[str, Any]:
         ValueError: too few steps were made to time one.
     """
     trainer = session.trainer
-    config, world = trainer.config, trainer.world
+    config, world = trainer.config, trainer.job.world
     curve = [value if math.isfinite(value) else None for value in session.curve]
     lost = bool(curve) and curve[-1] is None
     fields: dict[str, Any] = {
@@ -220,7 +224,12 @@ def record(session: Session, ceilings: Ceilings | None) -> dict[str, Any]:
 
 
 def run(
-    config: Config, plan: Plan, device: str, ceilings: Ceilings | None, progress: Progress
+    config: Config,
+    plan: Plan,
+    device: str,
+    ceilings: Ceilings | None,
+    progress: Progress,
+    job: Job = ALONE,
 ) -> dict[str, Any]:
     """Train by a plan; what fails is said in the fields, but for settings that cannot be.
 
@@ -228,7 +237,7 @@ def run(
         ValueError: settings, images or a checkpoint that do not go together.
         DivergedError: the loss is not finite and the plan says to stop.
     """
-    session = begin(config, plan, device)
+    session = begin(config, plan, device, job)
     try:
         pretrain(session, progress)
     except (MemoryError, RuntimeError, NotImplementedError) as error:

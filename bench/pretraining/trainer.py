@@ -12,11 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 import losses
 from bench.pretraining.augmentations import TwoViews
 from bench.pretraining.config import Config
+from bench.pretraining.job import Job
 from bench.pretraining.models import Network
 from bench.pretraining.optimizers import make_optimizer, set_rate
 from bench.pretraining.phases import PhaseClock
 from losses.distributed import distribute
 
+ALONE = Job()
 MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """What mixed precision computes most of the network in."""
 
@@ -56,19 +58,15 @@ class Trainer:
         config: what is trained.
         steps: of the optimizer in the whole schedule.
         device: "cpu" or "cuda".
-        rank: of this process.
-        world: number of processes.
+        job: the processes that train it together.
     """
 
-    def __init__(
-        self, config: Config, steps: int, device: str, rank: int = 0, world: int = 1
-    ) -> None:
-        self.config, self.steps, self.device = config, steps, device
-        self.rank, self.world = rank, world
+    def __init__(self, config: Config, steps: int, device: str, job: Job = ALONE) -> None:
+        self.config, self.steps, self.device, self.job = config, steps, device, job
         self.clock = PhaseClock(device)
         torch.manual_seed(config.seed)  # every process starts from the same weights
         network = Network(config)
-        if config.global_batch_norm and world > 1:
+        if config.global_batch_norm and job.world > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.network = network.to(device)
@@ -77,7 +75,7 @@ class Trainer:
             self.network.encoder.compile()
             self.network.projector.compile()
         timed = TimedNetwork(self.network, self.clock)
-        self.forward = DistributedDataParallel(timed) if world > 1 else timed
+        self.forward = DistributedDataParallel(timed) if job.world > 1 else timed
         self._layout = layout
         self.views = TwoViews(config.augmentation, config.image_size).to(device)
         self.loss = self._make_loss()
@@ -89,7 +87,7 @@ class Trainer:
     def _make_loss(self) -> nn.Module:
         c = self.config
         loss = losses.create(c.loss, c.implementation, **c.hyperparameters, **c.options)
-        return distribute(loss, c.distribution) if self.world > 1 else loss
+        return distribute(loss, c.distribution) if self.job.world > 1 else loss
 
     def train_step(self, batches: Iterator[Tensor]) -> float:
         """One step of the optimizer.
@@ -98,12 +96,13 @@ class Trainer:
             batches: uint8 images (N, 3, H, W).
 
         Returns:
-            The loss; where it is not finite, no weight was changed.
+            The loss, the mean of all processes'; where it is not finite, no weight was changed.
         """
         with losses.products("tf32" if self.config.precision == "tf32" else "ieee"):
             value = self._accumulate(batches)
         with self.clock("optimizer"):
-            set_rate(self.optimizer, self.config, self.step, self.steps, self.world)
+            value = self.job.mean(value)
+            set_rate(self.optimizer, self.config, self.step, self.steps, self.job.world)
             finite = bool(torch.isfinite(value))
             if finite:
                 self.scaler.step(self.optimizer)
@@ -131,7 +130,7 @@ class Trainer:
     def _augment(self, images: Tensor, number: int) -> tuple[Tensor, Tensor]:
         # the step alone says what is drawn, so that a resumed run draws the same
         config = self.config
-        place = (self.step * config.accumulation + number) * self.world + self.rank
+        place = (self.step * config.accumulation + number) * self.job.world + self.job.rank
         torch.manual_seed(_seed(config.seed, place))
         with torch.no_grad():
             first, second = self.views(images)

@@ -16,6 +16,9 @@ TRIALS = ["panel", "limit", "line", "dim"]
 WIDTH = 0.7
 """How far the implementations of one D spread; from D to D it is 1."""
 
+VISIBLE = 1.25
+"""From this ratio of its ends on, a bar is longer than the marker on it."""
+
 
 def draw(records: pd.DataFrame) -> Figure:
     """The largest batch of a training step that fits, and up to the smallest that does not.
@@ -92,7 +95,9 @@ def _interval(axis: Axes, x: pd.Series, points: pd.DataFrame, look: style.Look) 
 def _handles(found: pd.DataFrame, looks: Mapping[str, style.Look]) -> list[Artist]:
     handles: list[Artist] = [*style.keys(looks)]
     grey: style.Look = {"color": style.GREY, "linestyle": ""}
-    handles.append(Line2D([], [], marker="|", label="to the smallest that does not fit", **grey))
+    if (found["fails"] > VISIBLE * found["fits"]).any():  # a bisection's are not
+        label = "to the smallest that does not fit"
+        handles.append(Line2D([], [], marker="|", label=label, **grey))
     if found["fails"].isna().any():
         handles.append(Line2D([], [], marker=r"$\uparrow$", label="none was too large", **grey))
     if found["predicted"].notna().any():

@@ -1,5 +1,6 @@
 """Achieved speed of the matrix products against arithmetic intensity, below calibrated ceilings."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bench.runfile import RunFileWarning
 from reports import style
 
 PRECISIONS = {"ieee": "float32", "tf32": "tf32", "bf16": "bfloat16"}
@@ -49,13 +51,21 @@ def draw(records: pd.DataFrame) -> Figure:
 
 
 def _points(records: pd.DataFrame) -> pd.DataFrame:
-    """Measured steps with their intensity (FLOP a byte) and speeds (GFLOP/s)."""
+    """Measured steps with their intensity (FLOP a byte) and speeds (GFLOP/s).
+
+    Those of less than one FLOP or byte are on no logarithmic axis: they are left out, aloud.
+    """
     rows = style.steps(records)
     if "calibration" not in rows or rows["calibration"].isna().all():
         raise ValueError("no calibration in the run; measure it anew with lossbench run")
     rows = rows[rows["calibration"].notna()]
     flops = 2e9 * style.numbers(rows, "gmacs") / rows["evaluations"]
-    rows = rows.assign(intensity=flops / style.numbers(rows, "moved_bytes"))
+    moved = style.numbers(rows, "moved_bytes")
+    nothing = (flops < 1) | (moved < 1)
+    if nothing.any():
+        said = f"left out {nothing.sum()} points of less than one FLOP or byte"
+        warnings.warn(f"figure roofline: {said}", RunFileWarning, stacklevel=2)
+    rows = rows.assign(intensity=(flops / moved).mask(nothing))
     for speed, time in (("speed", "median_ms"), ("fastest", "p20_ms"), ("slowest", "p80_ms")):
         rows[speed] = flops / style.numbers(rows, time) / 1e6
     rows = rows.dropna(subset=["intensity", "speed"])

@@ -35,13 +35,13 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
 
 
 def _row(device: Any, own: pd.DataFrame) -> dict[str, Any]:
-    known = [found for found in own["calibration"] if isinstance(found, dict)]
+    known = own[own["calibration"].notna()].sort_values("created", kind="stable")["calibration"]
     steps = own[own["pass"] == "step"]["fraction_of_ceiling"].astype(float)
     return {
         "device": device,
         "records": len(own),
         "ok": int((own["status"] == "ok").sum()),
-        **_ceilings(known[-1] if known else {}),
+        **_ceilings({} if known.empty else known.iloc[-1]),
         "reached": steps.dropna().median() if steps.notna().any() else None,
         "machines": "; ".join(
             machine.removeprefix(f"{device}, ") for machine in own["machine"].unique()

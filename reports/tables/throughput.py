@@ -43,17 +43,26 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
     Raises:
         ValueError: no record is of a pretraining run.
     """
+    sections: list[Section] = []
+    for title, own in timed(records):
+        sections += [_rate(title, own), _time(own), _memory(own)]
+        if "schedule_hours" in own and own["schedule_hours"].notna().any():
+            sections.append(_schedule(own))
+    return sections
+
+
+def timed(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Runs that were timed, of one network on one machine at a time, each with its title.
+
+    Raises:
+        ValueError: there are none.
+    """
     rows = records[(records["pass"] == PASS) & (records["status"] == "ok")]
     rows = rows[rows["median_ms"].notna()]
     if rows.empty:
         raise ValueError("no pretraining run was timed; run lossbench pretrain first")
     keys = [rows[name].astype(str) for name in SAME if name in rows]
-    sections: list[Section] = []
-    for _, own in rows.groupby(keys, sort=False):
-        sections += [_rate(own), _time(own), _memory(own)]
-        if "schedule_hours" in own and own["schedule_hours"].notna().any():
-            sections.append(_schedule(own))
-    return sections
+    return [(_what(own), own) for _, own in rows.groupby(keys, sort=False)]
 
 
 def _frame(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -71,7 +80,7 @@ def _what(rows: pd.DataFrame) -> str:
     )
 
 
-def _rate(rows: pd.DataFrame) -> Section:
+def _rate(title: str, rows: pd.DataFrame) -> Section:
     frame = _frame(rows, ["images_per_s", "step_ms", "loss_share", "mfu", "joules_per_image"])
     half = (rows["images_per_s_high"] - rows["images_per_s_low"]) / 2
     frame.insert(3, "interval", half / rows["images_per_s"])
@@ -95,9 +104,10 @@ def _rate(rows: pd.DataFrame) -> Section:
         f"{rows['machine'].iloc[0]}. Steady state, mean with 95% interval; loss share: "
         "forward and backward pass of the loss, and what it waits for. MFU: FLOP/s of the network "
         "over the calibrated ceiling. Steps relative to the first row: as Amdahl's law has it from "
-        "the losses' times alone, and as measured."
+        "the losses' times alone, and as measured; runs were made one after another, and a few "
+        "percent between them are the machine's."
     ]
-    return Section(f"Pretraining: {_what(rows)}", frame, shown, notes)
+    return Section(f"Pretraining: {title}", frame, shown, notes)
 
 
 def _loss_ms(rows: pd.DataFrame) -> pd.Series:

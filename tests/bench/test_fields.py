@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import losses
 from bench import case, fields
+from bench.pretraining.records import PASS
 from bench.runfile import read
 
 RUNS = sorted((Path(__file__).parents[2] / "reports" / "results").glob("*/*.jsonl"))
@@ -44,14 +45,41 @@ def test_fields_are_judged_whatever_they_are(content):
 
 
 def test_words_are_those_of_the_losses_and_cases():
-    assert fields.PASSES == losses.PASSES
-    assert fields.DISTRIBUTIONS == case.DISTRIBUTIONS
+    assert (*losses.PASSES, PASS) == fields.PASSES
+    assert losses.DISTRIBUTIONS == fields.DISTRIBUTIONS
+    assert set(case.DISTRIBUTIONS) < set(fields.DISTRIBUTIONS)
 
 
 def test_what_a_case_says_is_of_its_kind():
     said = case.Case("smi", batch=2, dim=1, hyperparameters={"lambda_": 2.0}).describe()
     assert set(fields.CASE) <= set(said)
     assert fields.problem(said, fields.RECORD) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "holds"),
+    [
+        ({}, True),
+        ({"gemm_gflops": {}}, False),
+        ({"gemm_gflops": {"float32": 0}}, False),
+        ({"copy_gb_per_s": []}, False),
+        ({"copy_gb_per_s": [[0.5, 10]]}, False),
+        ({"copy_gb_per_s": [[2, 10], [1, 10]]}, False),
+        ({"copy_gb_per_s": [[1, 10], [2]]}, False),
+        ({"launch_us": None}, False),
+    ],
+)
+def test_ceilings_have_a_rate_and_sizes_of_copies(changed, holds):
+    found = {"gemm_gflops": {"float32": 1.0}, "copy_gb_per_s": [[1, 10.0]], "launch_us": 1.0}
+    said = fields.problem({"calibration": found | changed}, fields.HEADER)
+    assert (said is None) == holds
+
+
+@pytest.mark.parametrize("group", [{}, {"pair_group": "g", "pair_noise": 0.1}])
+def test_samples_are_as_many_in_each_process_whatever_the_group(group):
+    record = {"samples_ms": [1.0, 2.0, 3.0], **group}
+    assert fields.record_problem(record | {"pair_processes": 3}) is None
+    assert "as many in each" in fields.record_problem(record | {"pair_processes": 2})
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.stem)

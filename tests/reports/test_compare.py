@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from made_up import case, lossreport, measured
 
-from reports.compare import CASE, _name, mean_ratio, open_sides, pair
+from reports.compare import CASE, mean_ratio, open_sides, pair
+from reports.naming import letter
 from reports.records import load
 from reports.section import FORMS
 
@@ -165,8 +166,6 @@ def test_what_a_name_hides_is_said(write_run):
         ({"gradient_error": 1.9e-7}, set()),
         ({"gradient_error": 2.2e-7}, set()),  # more than twice, but a rounding of fp32
         ({"gradient_error": 1e-5}, {"wrong"}),
-        ({"status": "invalid", "reason": "the value is 2"}, {"wrong"}),
-        ({"status": "oom", "reason": ""}, {"wrong"}),
         (measured(13.0, peak_bytes=10**9, gradient_error=1.0), {"slower", "bigger", "wrong"}),
     ],
 )
@@ -178,6 +177,56 @@ def test_gates(gate, fields, failing):
         assert (f"lossreport: {name} in B" in result.stderr) == (name in failing)
     assert gate(base, new, "slower, bigger,wrong").returncode == (1 if failing else 0)
     assert gate(base, new, "").returncode == 0
+
+
+ALL = "slower,bigger,wrong"
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ([], "missing in B, {}: SMI gram"),
+        ([case("b", "gram")], "failed in B, {}: SMI gram"),
+        ([case("b", "gram", status="invalid")], "failed in B, {}: SMI gram"),
+    ],
+)
+@pytest.mark.parametrize("gates", ["slower", "bigger", "wrong", ALL])
+def test_a_case_that_is_lost_fails_every_gate(gate, tmp_path, new, said, gates):
+    base = [case("a") | measured(10.0), case("b", "gram") | measured(10.0), case("c", "chunked")]
+    result = gate(base, [base[0], *new], gates)
+    assert result.returncode == 1
+    assert said.format(tmp_path / "b.jsonl") in result.stderr
+    assert gate(base, base, gates).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("gates", "field", "said"),
+    [
+        ("slower", "samples_ms", "two samples of the time"),
+        ("wrong", "gradient_error", "gradient error"),
+    ],
+)
+def test_a_quantity_that_is_lost_fails_its_gate(gate, tmp_path, gates, field, said):
+    base = [case("a") | measured(10.0), case("b", "gram") | measured(10.0)]
+    less = [base[0], {name: value for name, value in base[1].items() if name != field}]
+    result = gate(base, less, ALL)
+    assert result.returncode == 1
+    assert result.stderr == f"lossreport: no {said} in B, {tmp_path / 'b.jsonl'}: SMI gram\n"
+    assert gate(less, base, ALL).returncode == 0  # what A does not say is not asked for
+    result = gate([less[1]], [less[1]], gates)
+    assert result.returncode == 1
+    assert f"{gates}: no {said} in B" in result.stderr
+    assert "nothing could be compared" in result.stderr
+
+
+def test_times_alone_pass_no_gate_of_memory_or_errors(tmp_path):
+    lines = ["loss,implementation,batch,dim,dtype,pass,ms", *["smi,gram,8,16,float32,step,1"] * 3]
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("\n".join([*lines, ""]))
+    runs = tmp_path / "a.csv", tmp_path / "b.csv"
+    result = lossreport("compare", *runs, "--fail-on", "bigger,wrong")
+    assert (result.returncode, result.stderr.count("nothing could be compared")) == (1, 2)
+    assert lossreport("compare", *runs, "--fail-on", "slower").returncode == 0
 
 
 def test_what_was_wrong_before_is_no_failure(gate):
@@ -240,14 +289,42 @@ def test_bad_usage_is_one_line(write_run, arguments, message):
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("form", ["terminal", "markdown"])
+def test_out_is_never_one_of_the_runs(write_run, tmp_path, form):
+    base, new = (write_run([case("a") | measured(10.0)], name) for name in ("a.jsonl", "b.jsonl"))
+    content = new.read_bytes()
+    (tmp_path / "link.svg").symlink_to(new)
+    for command in (
+        ("compare", base, new, "--format", form, "--out", new),
+        ("table", "devices", base, new, "--format", form, "--out", tmp_path / "." / "b.jsonl"),
+        ("figure", "scaling", base, new, "--out", tmp_path / "link.svg"),
+    ):
+        result = lossreport(*command)
+        assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+        assert "is a file that is read" in result.stderr
+        assert new.read_bytes() == content
+
+
+def test_huge_values_fit_80_columns(write_run):
+    huge = {"peak_bytes": 10**24, "fraction_of_ceiling": 1e24, "gradient_error": 1e24}
+    base = write_run([case("a") | measured(1e-8, fraction_of_ceiling=0.5)], "a.jsonl")
+    new = write_run([case("a") | measured(1e11, **huge)], "b.jsonl")
+    for runs in ((base, new), (new, base)):
+        text = lossreport("compare", *runs).stdout
+        assert max(map(len, text.splitlines())) <= 80
+        assert "1.0e+18" in text  # MB
+    usual = lossreport("compare", base, base).stdout
+    assert "e+" not in usual
+
+
 def test_any_number_of_runs_fits_80_columns():
     text = lossreport("compare", *OVERLAPPING, *OVERLAPPING).stdout
     assert max(map(len, text.splitlines())) <= 80
-    assert f"{_name(2 * len(OVERLAPPING) - 1)}: " in text
+    assert f"{letter(2 * len(OVERLAPPING) - 1)}: " in text
 
 
 def test_names_of_many_runs():
-    names = [_name(number) for number in range(800)]
+    names = [letter(number) for number in range(800)]
     assert (names[0], names[25], names[26], names[701], names[702]) == ("A", "Z", "AA", "ZZ", "AAA")
     assert len(set(names)) == len(names)
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import case, measured
 
+from reports import style
 from reports.figures import crossover
 from reports.page import make_figure
 from reports.records import load
@@ -62,6 +64,44 @@ def test_a_panel_for_each_loss_and_one_for_all(run):
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert titles[:4] == ["Barlow Twins", "NT-Xent", "SMI", "VICReg"]
     assert len(titles) == 5
+
+
+def test_whoever_is_fastest_is_drawn(write_run):
+    ways = {"triton": 1.0, "gram": 2.0, "their.loss": 0.5}
+    records = [case(way, way) | measured(ms) for way, ms in ways.items()]
+    records.append(case("b", "triton", loss_batch=4, batch=4) | measured(1.0))
+    figure = crossover.draw(load([write_run(records)]))
+    fastest = {line.get_label(): line for line in figure.axes[0].lines}
+    assert fastest["their.loss"].get_xydata().tolist() == [[8, 16]]
+    assert fastest["triton"].get_xydata().tolist() == [[4, 16]]
+    assert fastest["triton"].get_marker() == style.LOOKS["triton"][1]
+    assert {"their.loss", "triton", "gram", "SMI"} <= set(entries(figure))
+
+
+def test_losses_of_others_have_no_map(write_run):
+    own = [case("a", "apex", loss="mine", title="mine") | measured(1.0)]
+    figure = crossover.draw(load([write_run(own)]))
+    assert [axis.get_title() for axis in figure.axes] == ["mine", "The cheapest loss"]
+    assert not any(axis.collections for axis in figure.axes)
+    both = [*own, case("b") | measured(2.0)]
+    figure = crossover.draw(load([write_run(both)]))
+    assert [axis.get_title() for axis in figure.axes] == ["SMI", "mine", "The cheapest loss"]
+    assert [len(axis.collections) for axis in figure.axes] == [1, 0, 1]
+    (fastest,) = [line for line in figure.axes[2].lines if line.get_label() == "mine"]
+    assert fastest.get_xydata().tolist() == [[8, 16]]
+
+
+def test_what_is_drawn_is_not_told_by_colour_alone():
+    figure = crossover.draw(load([RESULTS / "scaling.jsonl"]))
+    markers = [line.get_marker() for line in figure.legends[0].legend_handles]
+    assert len(set(markers)) == len(markers) > 4
+    for axis in figure.axes[:5]:
+        shown = {line.get_label().removesuffix(" counted") for line in axis.lines}
+        assert shown <= set(entries(figure))
+
+
+def entries(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 @pytest.mark.parametrize(

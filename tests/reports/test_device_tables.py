@@ -35,6 +35,17 @@ def test_devices_are_rows_with_their_ceilings(write_run):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_ceilings_are_those_of_the_newest_run_in_whatever_order(write_run):
+    runs = []
+    for day, rate in ((20, 1.0), (22, 3.0), (21, 2.0)):
+        ceilings = CALIBRATION | {"gemm_gflops": {"float32": rate}}
+        when = {"created": f"2026-11-{day}T12:00:00Z", "calibration": ceilings}
+        records = [predicted(f"{day}", "gram", 1.0, 0.5)]
+        runs.append(write_run(records, f"{day}.jsonl", **when))
+    for some in (runs, runs[::-1], runs[1:]):
+        assert devices.build(load(some))[0].frame["float32_gflops"].tolist() == [3.0]
+
+
 def test_predictions_are_compared_in_value_and_order(write_run):
     records = [
         predicted("a", "reference", 8.0, 4.0),
@@ -79,6 +90,15 @@ def test_frontier_brackets_the_largest_batch(write_run):
     row = frontier.build(load([write_run(records)]))[0].frame.iloc[0]
     assert (row["predicted"], row["largest"], row["smallest"]) == (150, 128, 160)
     assert row["memory_gb"] == 1.0
+
+
+def test_a_huge_memory_fits_80_columns(write_run):
+    limits = {"memory_limit_bytes": 1e24, "predicted_largest_batch": 1e24}
+    largest = {"batch": 2**31 - 1, "loss_batch": 2**31 - 1, "title": "Barlow Twins", **limits}
+    run = write_run([{**case("a"), **measured(1.0), **largest}, {**case("b"), **largest}])
+    text = make_table("frontier", [run], "terminal")
+    assert "1.0e+24" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_no_trials_say_so(write_run):

@@ -10,14 +10,15 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 import losses
+from bench.runfile import RunFileWarning
 from reports import style
-from reports.figures import compare, frontier, memory, roofline, scaling
+from reports.figures import compare, crossover, frontier, memory, roofline, scaling
 from reports.page import make_figure
 from reports.records import load
 
 FIGURES = {
     module.__name__.rpartition(".")[2]: module
-    for module in (compare, frontier, memory, roofline, scaling)
+    for module in (compare, crossover, frontier, memory, roofline, scaling)
 }
 CALIBRATION = {
     "gemm_gflops": {"float32": 100.0, "bfloat16": 400.0, "float64": 50.0},
@@ -77,6 +78,12 @@ def frame(write_run):
         return load(runs)
 
     return make
+
+
+@pytest.fixture
+def sides(write_run):
+    """A function from records of several runs of one machine and code to what is compared."""
+    return lambda *runs: compare.read([write_run(run, f"{n}.jsonl") for n, run in enumerate(runs)])
 
 
 def calibrated(records):
@@ -150,6 +157,21 @@ def test_what_was_measured_at_one_batch_is_no_line(frame):
     assert not [title for title in panels(scaling.draw(frame(records))) if "NT-Xent" in title]
 
 
+def test_losses_of_one_title_stay_apart(frame):
+    other = [{**each, "loss": "mine", "key": f"mine {each['key']}"} for each in several()]
+    for each in other:
+        each["median_ms"] *= 3
+    found = panels(scaling.draw(frame([*several(), *(o for o in other if o["title"] == "SMI")])))
+    assert line(found["SMI (smi), D = 512"], "gram") == [[n, n / 1e3] for n in BATCHES]
+    assert line(found["SMI (mine), D = 512"], "gram") == [[n, 3 * n / 1e3] for n in BATCHES]
+    assert "VICReg, D = 512" in found
+
+
+def test_more_machines_than_letters(frame):
+    found = panels(scaling.draw(frame(*[[record(batch=n) for n in (64, 128)]] * 28)))
+    assert {"SMI, Z, D = 512", "SMI, AA, D = 512", "SMI, AB, D = 512"} <= found.keys()
+
+
 def test_machines_have_panels_of_their_own(frame):
     figure = scaling.draw(frame(several(), several()))
     assert len(panels(figure)) == 8
@@ -209,6 +231,17 @@ def test_roofs_are_where_they_were_calibrated(frame):
     assert "main memory: 10 GB/s" in entries(figure)
 
 
+def test_points_without_work_or_bytes_are_left_out_aloud(frame):
+    records = [*several(), record(batch=1, moved_bytes=0), record(batch=2, moved_bytes=1e-300)]
+    records.append(record(batch=3, gmacs=0))
+    with pytest.warns(RunFileWarning, match="left out 3 points"):
+        figure = roofline.draw(calibrated(frame(records)))
+    figure.draw_without_rendering()
+    axis = panels(figure)["SMI"]
+    assert len(bars(axis, "gram")[0]) == 6
+    assert max(axis.get_xlim()) < 1e3
+
+
 def test_every_precision_in_use_has_its_roof(frame):
     records = several() + several(products="bf16") + several(dtype="float64")
     found = panels(roofline.draw(calibrated(frame(records))))
@@ -252,6 +285,12 @@ def test_frontier_has_a_panel_for_each_amount_of_memory(frame):
     assert found["SMI, 24 GB"].get_ylim() == found["SMI, 80 GB"].get_ylim()
 
 
+def test_a_bar_is_explained_where_one_is_seen(frame):
+    said = "to the smallest that does not fit"
+    assert said in entries(frontier.draw(frame(trials(1000, 2000))))
+    assert said not in entries(frontier.draw(frame(trials(1000, 1010))))  # behind its marker
+
+
 def test_an_open_frontier_is_an_arrow(frame):
     records = [record(batch=n, predicted_largest_batch=5000) for n in (64, 128)]
     figure = frontier.draw(frame(records))
@@ -261,14 +300,14 @@ def test_an_open_frontier_is_an_arrow(frame):
     assert "none was too large" in entries(figure)
 
 
-def test_compare_draws_ratios_intervals_and_their_geometric_mean(frame):
+def test_compare_draws_ratios_intervals_and_their_geometric_mean(sides):
     others = [
         {**each, **{name: each[name] * factor for name in ("median_ms", "p20_ms", "p80_ms")}}
         for each, factor in zip(several(), [0.5, 0.125] * 12, strict=True)
     ]
     for each in others:
         each["samples_ms"] = [0.99 * each["median_ms"], each["median_ms"], 1.01 * each["median_ms"]]
-    figure = compare.draw(frame(several(), others))
+    figure = compare.draw(sides(several(), others))
     found = panels(figure)
     assert list(found) == ["SMI, B / A: mean 0.25x", "VICReg, B / A: mean 0.25x"]
     for axis in found.values():
@@ -281,13 +320,13 @@ def test_compare_draws_ratios_intervals_and_their_geometric_mean(frame):
         assert by_row[:, 0] == pytest.approx([*[0.5] * 3, *[0.125] * 3] * 2)
 
 
-def test_compare_says_what_is_resolved(frame):
+def test_compare_says_what_is_resolved(sides):
     quiet = [{**each, "samples_ms": [each["median_ms"]] * 9} for each in several()]
     slower = [
         {**each, "median_ms": 3 * each["median_ms"], "samples_ms": [3 * each["median_ms"]] * 9}
         for each in quiet
     ]
-    figure = compare.draw(frame(quiet, slower, quiet))
+    figure = compare.draw(sides(quiet, slower, quiet))
     assert len(panels(figure)) == 4
     assert entries(figure) == ["SLOWER", "SAME", "geometric mean"]
     points, ends = bars(panels(figure)["SMI, B / A: mean 3x"], "SLOWER")
@@ -295,9 +334,54 @@ def test_compare_says_what_is_resolved(frame):
     assert ends[:, :, 0] == pytest.approx(3)  # constant samples: no interval
 
 
-def test_failed_cases_are_not_compared(frame):
+def test_sessions_of_the_same_code_are_compared_file_by_file(write_run):
+    slower = [{**each, "median_ms": 2 * each["median_ms"]} for each in several()]
+    runs = [write_run(run, f"{n}.jsonl") for n, run in enumerate((several(), slower, slower))]
+    figure = compare.draw(compare.read(runs))
+    titles = [f"{loss}, {run} / A: mean 2x" for run in "BC" for loss in ("SMI", "VICReg")]
+    assert list(panels(figure)) == titles
+    assert all(run.name in figure.get_suptitle().replace("\n", "") for run in runs)
+    with pytest.raises(ValueError, match="one run alone"):
+        compare.read(runs[:1])
+
+
+def test_many_runs_are_compared_in_order(sides):
+    titles = list(panels(compare.draw(sides(*[[record()]] * 28))))
+    assert titles[0].startswith("SMI, B / A")
+    assert titles[-2:] == ["SMI, AA / A: mean 1x", "SMI, AB / A: mean 1x"]
+
+
+def test_a_panel_is_as_high_as_it_has_cases(sides):
+    figure = compare.draw(sides(several(), several(), [several()[0]]))
+    figure.draw_without_rendering()
+    heights = {title: axis.get_position().height for title, axis in panels(figure).items()}
+    assert heights["SMI, C / A: mean 1x"] < 0.4 * heights["SMI, B / A: mean 1x"]
+
+
+@pytest.mark.parametrize("factor", [1, 1.2, 3, 8, 30, 300, 1e4, 1e7])
+@pytest.mark.parametrize("losses_", [("smi",), ("smi", "vicreg")])
+def test_labels_of_ratios_keep_apart(sides, factor, losses_):
+    base = [each for each in several() if each["loss"] in losses_]
+    other = [{**each, "median_ms": factor * each["median_ms"]} for each in base]
+    figure = compare.draw(sides(base, other))
+    figure.draw_without_rendering()
+    left, right = 0, figure.bbox.width
+    for axis in figure.axes:
+        texts = [text for text in axis.get_xticklabels() if text.get_text()]
+        boxes = [text.get_window_extent() for text in texts if text.get_visible()]
+        low, high = axis.bbox.x0 - 1, axis.bbox.x1 + 1
+        boxes = sorted((box.x0, box.x1) for box in boxes if low < (box.x0 + box.x1) / 2 < high)
+        assert len(boxes) > 1
+        space = style.SMALL * figure.dpi / 72 / 4
+        assert all(one[1] + space < two[0] for one, two in itertools.pairwise(boxes))
+        names = [text.get_window_extent() for text in axis.get_yticklabels()]
+        assert left + 0.09 * figure.dpi < min(name.x0 for name in names)
+        assert axis.get_tightbbox().x1 < right
+
+
+def test_failed_cases_are_not_compared(sides):
     failed = [record(status="oom"), *several()[1:]]
-    found = panels(compare.draw(frame(several(), failed)))
+    found = panels(compare.draw(sides(several(), failed)))
     rows = {title.split(",")[0]: len(axis.get_yticklabels()) for title, axis in found.items()}
     assert rows == {"SMI": 11, "VICReg": 12}
 
@@ -315,14 +399,15 @@ def test_implementations_differ_in_colour_and_marker():
 @pytest.fixture
 def drawn(frame):
     """Records that every figure can be drawn of."""
-    records = [*several(predicted_ms=1.0, predicted_peak_bytes=1e6), *trials(2048, 4096)]
-    return calibrated(frame(records, several()))
+    records = several(predicted_ms=1.0, predicted_peak_bytes=1e6)
+    found = calibrated(frame([*records, *trials(2048, 4096, dim=1024)], several()))
+    return found.assign(mark=np.where(found["machine"].str.startswith("CPU 0"), "A", "B"))
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_text_is_readable_in_a_column(drawn, name):
     figure = FIGURES[name].draw(drawn)
-    assert figure.get_figwidth() in (3.3, 7.0)
+    assert figure.get_figwidth() in (style.COLUMN, style.DOUBLE)
     figure.draw_without_rendering()
     texts = [text for text in figure.findobj(Text) if text.get_text()]
     assert min(text.get_fontsize() for text in texts) >= 6.5
@@ -341,6 +426,7 @@ def test_title_panels_and_legend_do_not_overlap(drawn, name):
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_same_run_gives_the_same_file(drawn, name, tmp_path, monkeypatch):
     monkeypatch.setattr("reports.page.load", lambda runs: drawn)
+    monkeypatch.setattr(compare, "read", lambda runs: drawn)
     for file in ("one.svg", "two.svg"):
         make_figure(name, [], tmp_path / file)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
@@ -353,7 +439,6 @@ def test_the_same_run_gives_the_same_file(drawn, name, tmp_path, monkeypatch):
         ("memory", [record(**{"pass": "forward"})], "no step was measured at two batches"),
         ("roofline", several(), "no calibration in the run; measure it anew with lossbench run"),
         ("frontier", several(), "no batch was too large; find the largest with lossbench run --fr"),
-        ("compare", several(), "one run alone"),
     ],
 )
 def test_what_is_missing_is_said_in_a_line(frame, name, records, message):
@@ -368,7 +453,7 @@ def test_a_calibrated_run_without_bytes_says_so(frame):
         roofline.draw(records)
 
 
-def test_runs_of_different_cases_cannot_be_compared(frame):
-    records = frame([record(batch=64)], [record(batch=128)])
-    with pytest.raises(ValueError, match="no measured step in common"):
+def test_a_run_of_other_cases_cannot_be_compared(sides):
+    records = sides([record(batch=64)], [record(batch=64)], [record(batch=64, status="oom")])
+    with pytest.raises(ValueError, match="no measured step in common of A and C"):
         compare.draw(records)

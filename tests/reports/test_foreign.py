@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import case, lossreport, measured
 
-from bench.runfile import RunFileError
+from bench.runfile import RunFileError, RunFileWarning
 from reports.compare import open_sides, pair
 from reports.foreign import recognises
 from reports.records import load, open_run
@@ -20,11 +20,11 @@ LINE = "smi,reference,8,16,float32,step,{}"
 
 @pytest.fixture
 def write(tmp_path):
-    """A function that writes a file and returns its path."""
+    """A function that writes a file, with an end to its last line, and returns its path."""
 
-    def run(content: str | bytes, name: str = "times.csv"):
+    def run(content: str | bytes, name: str = "times.csv", end: bytes = b"\n"):
         path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        path.write_bytes((content if isinstance(content, bytes) else content.encode()) + end)
         return path
 
     return run
@@ -60,7 +60,7 @@ def test_lines_of_a_case_are_its_samples(write):
 @given(st.lists(st.floats(1e-6, 1e9), min_size=1, max_size=20))
 def test_a_csv_gives_back_its_times(tmp_path_factory, samples):
     path = tmp_path_factory.mktemp("csv") / "times"
-    path.write_text("\n".join([HEADER, *(LINE.format(repr(ms)) for ms in samples)]))
+    path.write_text("\n".join([HEADER, *(LINE.format(repr(ms)) for ms in samples), ""]))
     record = open_run(path).records[0]
     assert record["samples_ms"] == samples
     assert record["median_ms"] == pytest.approx(np.median(samples))
@@ -80,7 +80,8 @@ def test_columns_may_stand_in_any_order_and_say_more(write):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r":1: columns: missing loss, implementation, batch, dim, dtype, pass, ms"),
+        ("", r" is empty"),
+        ("x", r":1: columns: missing loss, implementation, batch, dim, dtype, pass, ms"),
         (HEADER.replace("ms", "time"), r":1: columns: missing ms; unknown time"),
         (HEADER + ",ms", r":1: columns: repeated ms"),
         (f"{HEADER}\n{LINE},", r":2: 8 cells, but 7 columns"),
@@ -98,7 +99,7 @@ def test_columns_may_stand_in_any_order_and_say_more(write):
             for n in ("", "8.0", "0", "-8", "8_0", "1e3", "9" * 30, "x")
         ),
         (f"{HEADER}\nsmi,gram,8,16.5,float32,step,1", r":2: dim must be a whole number"),
-        (HEADER, r": no records yet"),
+        (HEADER, r" is empty: it holds no time"),
     ],
 )
 def test_a_damaged_csv_is_refused_by_line(write, content, message):
@@ -146,13 +147,38 @@ def test_what_failed_in_a_benchmark_failed_here(write):
         (document(benchmark(seconds=[10**400])), r": .*stats must have data or a median"),
         (document(benchmark() | {"stats": None}), r": .*stats must have data or a median"),
         (document(benchmark(peak_bytes=-1)), r": .*peak_bytes must be a number from 0"),
-        (document(), r": no records yet"),
+        (document(), r" is empty: it holds no time"),
+        (document(benchmark(pair_processes=2)), r": .*samples_ms must be as many in each of the"),
+        (document(benchmark(pair_group="g", pair_processes=3)), r": .*pair_noise must be"),
+        (
+            document(
+                *(benchmark(pair_group="g", pair_processes=n, pair_noise=0.1) for n in (3, 1))
+            ),
+            r": benchmarks\[1\]: pair_processes differs within pair_group g",
+        ),
     ],
 )
 def test_a_damaged_document_is_refused_by_benchmark(write, content, message):
     path = write(content, "out.json")
     with pytest.raises(ValueError, match=re.escape(str(path)) + message):
         load([path])
+
+
+def test_a_csv_that_may_be_cut_off_says_so(write):
+    content = f"{HEADER}\n{LINE.format(1)}\n{LINE.format(1)}"
+    path = write(content, end=b"")
+    with pytest.warns(RunFileWarning, match="times.csv: its last line has no end"):
+        assert len(load([path])["samples_ms"].iloc[0]) == 2
+    assert "warning: " in lossreport("compare", path, path).stderr
+    assert lossreport("compare", write(content), write(content)).stderr == ""
+
+
+def test_losses_of_this_project_have_their_titles(write):
+    lines = [LINE.format(1), LINE.format(2).replace("smi", "mine")]
+    rows = load([write("\n".join([HEADER, *lines]))]).set_index("loss")
+    assert rows["title"].dropna().to_dict() == {"smi": "SMI"}
+    own = write(document(benchmark(loss="smi", title="Ours")), "out.json")
+    assert load([own])["title"].tolist() == ["Ours"]
 
 
 def test_files_are_recognised_by_their_content(write, write_run):

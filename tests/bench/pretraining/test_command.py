@@ -6,6 +6,9 @@ import pytest
 from command_line import call_lossbench
 
 from reports.cli import app as reports
+from reports.page import make_figure
+from reports.records import load
+from reports.tables import throughput
 
 SMALL = (
     *("--batch", "8", "--set", "projector=32,16", "--steps", "6", "--device", "cpu"),
@@ -64,6 +67,25 @@ def test_the_throughput_table(run_file, form):
     assert "EXTRAPOLATED" in done.output or form in ("csv", "json")
     if form == "terminal":
         assert max(map(len, done.output.splitlines())) <= 80
+
+
+def test_the_figure_of_a_step_shows_the_loss_share(run_file, records, tmp_path):
+    out = tmp_path / "step.svg"
+    make_figure("step", [run_file], out)
+    drawn = out.read_text()
+    for record in records:
+        assert f"{record['loss_share']:.1%}" in drawn
+    for phase in ("encoder forward", "network backward", "loss backward"):
+        assert phase in drawn
+
+
+def test_amdahl_is_the_first_step_with_another_loss(run_file, records):
+    (rate, *_) = throughput.build(load([run_file]))
+    first, second = records
+    parts = ("communication_ms", "loss_forward_ms", "loss_backward_ms")
+    mine, theirs = (sum(record[name] for name in parts) for record in (first, second))
+    expected = (first["step_ms"] - mine + theirs) / first["step_ms"]
+    assert rate.frame["amdahl"].tolist() == pytest.approx([1, expected])
 
 
 @pytest.mark.parametrize(

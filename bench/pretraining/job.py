@@ -1,0 +1,64 @@
+"""The processes of a job, as torchrun starts them: one on each device."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+PATIENCE = timedelta(seconds=60)
+"""Without a word of another process: it is gone, and the job ends."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """This process among those of its job.
+
+    Attributes:
+        rank: its number.
+        world: how many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean of a scalar over all processes: what is not finite for one is so for all."""
+        if self.world == 1:
+            return value
+        total = value.clone()
+        dist.all_reduce(total)
+        return total / self.world
+
+    def agree(self, decision: Any) -> Any:
+        """What the first process decided."""
+        if self.world == 1:
+            return decision
+        box = [decision]
+        dist.broadcast_object_list(box)
+        return box[0]
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Job]:
+    """Join the job that torchrun started, if it did.
+
+    Args:
+        device: "cpu" or "cuda".
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Job()
+        return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield Job(dist.get_rank(), world)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,70 @@
+"""Several processes: one job under torchrun, and what becomes of it when one is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+def torchrun(folder, *options, steps=6):
+    return [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "bench", "pretrain", "--loss", "smi", "--implementation", "reference", "--steps",
+        str(steps), "--batch", "8", "--set", "projector=32,16", "--device", "cpu", "--out",
+        str(folder / "run.jsonl"), "--checkpoint", str(folder), "--every", "1", *options,
+    ]  # fmt: skip
+
+
+def environment():
+    return {name: value for name, value in os.environ.items() if name != "CI"} | {
+        "OMP_NUM_THREADS": "1"
+    }
+
+
+def test_two_processes_make_one_record_and_exact_forms_follow_the_same_curve(tmp_path):
+    curves = {}
+    for distribution in ("local", "gather", "gram"):
+        folder = tmp_path / distribution
+        command = torchrun(folder, "--set", f"distribution={distribution}")
+        done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (record,) = map(json.loads, (folder / "run.jsonl").read_text().splitlines()[1:])
+        assert (record["world"], record["distribution"]) == (2, distribution)
+        assert record["images_per_s"] == pytest.approx(2 * 8 / record["step_ms"] * 1e3)
+        curves[distribution] = record["curve"]
+    assert curves["gram"] == pytest.approx(curves["gather"], rel=1e-3)
+    assert curves["local"] != pytest.approx(curves["gather"], rel=1e-2)
+
+
+def test_a_killed_process_ends_the_job_and_the_checkpoint_goes_on(tmp_path):
+    """kill -9 of one of two: an error within a minute; the same command then ends the run."""
+    command = torchrun(tmp_path, steps=40)
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as job:
+        while not (tmp_path / "smi-reference.pt").exists() and job.poll() is None:
+            time.sleep(0.05)
+        ranks = subprocess.run(
+            ["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True
+        ).stdout.split()
+        assert len(ranks) == 2
+        start = time.monotonic()
+        os.kill(int(ranks[1]), signal.SIGKILL)
+        said = job.communicate(timeout=90)[1]
+        assert time.monotonic() - start < 60
+    assert job.returncode != 0
+    assert "Signal 9" in said or "SIGKILL" in said
+
+    done = subprocess.run(
+        torchrun(tmp_path, steps=40), cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (record,) = map(json.loads, (tmp_path / "run.jsonl").read_text().splitlines()[1:])
+    assert record["steps"] == len(record["curve"]) == 40
