@@ -41,6 +41,9 @@ def pretrain(
     on_nan: Annotated[
         str, typer.Option(help="stop or skip, when the loss is not finite.")
     ] = "stop",
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Judge the features by a linear probe and k-NN.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Run file; continued if it is there.")] = Path(
         "runs/pretrain.jsonl"
     ),
@@ -70,7 +73,7 @@ def pretrain(
             raise ValueError(f"{name} must be 1 or more, got {value}")
     changes = _changes(set_, data=data, epochs=epochs, batch=batch)
     configs = _configs(preset, loss.split(","), implementation.split(","), changes)
-    plan = Plan(steps, checkpoint, every, pick("--on-nan", on_nan, ON_NAN))
+    plan = Plan(steps, checkpoint, every, pick("--on-nan", on_nan, ON_NAN), evaluate)
     records = _run_all(configs, plan, present_device(device or None), out, restart)
     if not records:  # the first process of the job prints them
         return OK
@@ -129,12 +132,18 @@ def _run_all(
             for config in configs:
                 key = records.key(config, job.world, plan.steps, writer.header)
                 known = writer.records.get(key)
-                if not job.agree(known is not None and known["status"] == "ok"):
+                if not job.agree(_is_done(known, plan)):
                     fields = _run(config, plan, device, ceilings, progress, job)
                     about = records.describe(config, device, job.world)
                     writer.append({"key": key, **about, **fields})
                 found.append(writer.records[key])
     return found
+
+
+def _is_done(known: dict[str, Any] | None, plan: "Plan") -> bool:
+    if known is None or known["status"] != "ok":
+        return False
+    return "probe_accuracy" in known or not plan.evaluate
 
 
 def _run(config: "Config", plan: "Plan", *how: Any) -> dict[str, Any]:

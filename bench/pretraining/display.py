@@ -68,8 +68,12 @@ def steps(records: list[dict[str, Any]]) -> None:
         table.add_row(f"{record['loss']} {record['chosen']}", *_cells(record))
     Console(markup=False, emoji=False, highlight=False).print(table)
     for record in records:
+        name = f"{record['loss']} {record['implementation']}"
         if record["reason"]:
-            print(f"{record['loss']} {record['implementation']}: {record['reason']}")
+            print(f"{name}: {record['reason']}")
+        if record.get("images_skipped"):
+            names = ", ".join(record["images_skipped_names"])
+            print(f"{name}: {record['images_skipped']} image(s) could not be read: {names}")
 
 
 def _cells(record: Mapping[str, Any]) -> list[str]:

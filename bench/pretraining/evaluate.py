@@ -1,10 +1,11 @@
 """Whether training worked: features of the encoder judged by a linear probe and by neighbours."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.pretraining.augmentations import normalised
 from bench.pretraining.images import Images
@@ -41,16 +42,27 @@ def evaluate(encoder: nn.Module, images: Images, device: str) -> dict[str, Any]:
     return found
 
 
+def settle_norms(encoder: nn.Module, images: Images, device: str) -> None:
+    """Let batch norms see the images once: those of an encoder that was not trained saw none."""
+    encoder.train()
+    with torch.no_grad():
+        for batch in _batches(images, device):
+            encoder(batch)
+
+
 def _features(encoder: nn.Module, images: Images, device: str) -> np.ndarray:
     was_training = encoder.training
     encoder.eval()
-    parts = []
     with torch.no_grad():
-        for first in range(0, len(images), AT_ONCE):
-            batch = [images[i] for i in range(first, min(first + AT_ONCE, len(images)))]
-            parts.append(encoder(normalised(torch.stack(batch).to(device))).float().cpu())
+        parts = [encoder(batch).float().cpu() for batch in _batches(images, device)]
     encoder.train(was_training)
     return torch.cat(parts).numpy()
+
+
+def _batches(images: Images, device: str) -> Iterator[Tensor]:
+    for first in range(0, len(images), AT_ONCE):
+        batch = [images[i] for i in range(first, min(first + AT_ONCE, len(images)))]
+        yield normalised(torch.stack(batch).to(device))
 
 
 def _scores(features: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from bench import nvml
@@ -16,14 +17,18 @@ from bench.memory import peak_and_result
 from bench.pretraining import checkpoint, throughput
 from bench.pretraining.batches import Batches
 from bench.pretraining.config import Config
+from bench.pretraining.evaluate import evaluate, settle_norms
 from bench.pretraining.images import open_images
 from bench.pretraining.job import Job
+from bench.pretraining.models import encoder
 from bench.pretraining.trainer import ALONE, Trainer
 
 WARM = 3
 """Steps that pay for warming up, and for looking at memory; they are not timed."""
 WORKERS = 2
 """Threads that read images ahead where they are not in memory."""
+NAMED = 20
+"""Images that could not be read, by name: more of them are only counted."""
 ON_NAN = ("stop", "skip")
 
 
@@ -40,12 +45,14 @@ class Plan:
         checkpoint: file to go on from and to keep; None: none.
         every: steps between checkpoints; 0: only at the end.
         on_nan: "stop", or "skip" the step, when the loss is not finite.
+        evaluate: judge the features at the end, beside those of the untrained encoder.
     """
 
     steps: int = 0
     checkpoint: Path | None = None
     every: int = 0
     on_nan: str = "stop"
+    evaluate: bool = False
 
 
 class Progress(Protocol):
@@ -205,6 +212,7 @@ def record(session: Session, ceilings: Ceilings | None) -> dict[str, Any]:
         "steps": trainer.step,
         "steps_skipped": trainer.skipped,
         "images_skipped": len(session.batches.skipped),
+        "images_skipped_names": session.batches.skipped[:NAMED],
         "curve": curve,
         "value": curve[-1] if curve else None,
         **session.memory,
@@ -242,4 +250,20 @@ def run(
         pretrain(session, progress)
     except (MemoryError, RuntimeError, NotImplementedError) as error:
         return {**describe_failure(error), "steps": session.trainer.step}
-    return record(session, ceilings)
+    fields = record(session, ceilings)
+    if plan.evaluate and job.rank == 0:
+        fields.update(judged(session))
+    return fields
+
+
+def judged(session: Session) -> dict[str, Any]:
+    """``bench.pretraining.evaluate`` of the encoder, and ``untrained_...`` of one as it began."""
+    trainer, images = session.trainer, session.batches.images
+    torch.manual_seed(trainer.config.seed)
+    untrained = encoder(trainer.config).to(trainer.device)
+    settle_norms(untrained, images, trainer.device)
+    before = evaluate(untrained, images, trainer.device)
+    return {
+        **evaluate(trainer.network.encoder, images, trainer.device),
+        **{f"untrained_{name}": value for name, value in before.items()},
+    }

@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 from command_line import call_lossbench
+from PIL import Image
 
 from reports.cli import app as reports
 from reports.page import make_figure
@@ -55,6 +57,25 @@ def test_the_same_command_measures_nothing_again(run_file):
     done = call_lossbench("pretrain", "--loss", "smi,vicreg", *SMALL, "--out", str(run_file))
     assert done.returncode == 0
     assert run_file.read_bytes() == before
+
+
+def test_features_are_judged_beside_the_untrained_encoders(tmp_path):
+    from typer.testing import CliRunner
+
+    out = tmp_path / "p.jsonl"
+    for seed in ("0", "1"):
+        options = ("--loss", "smi", *SMALL, "--set", f"seed={seed}", "--out", str(out))
+        assert call_lossbench("pretrain", *options, "--evaluate").returncode == 0
+    records = [json.loads(line) for line in out.read_text().splitlines()[1:]]
+    for record in records:
+        for judge in ("probe", "knn"):
+            assert 0.1 < record[f"{judge}_accuracy"] < 1
+            assert 0.1 < record[f"untrained_{judge}_accuracy"] < 1
+    done = CliRunner().invoke(reports, ["table", "probe", str(out)])
+    assert done.exit_code == 0, done.output
+    assert max(map(len, done.output.splitlines())) <= 80
+    probes = [record["probe_accuracy"] for record in records]
+    assert f"{sum(probes) / 2:.1%}" in done.output
 
 
 @pytest.mark.parametrize("form", ["markdown", "csv", "json", "latex", "terminal"])
@@ -110,6 +131,23 @@ def test_bad_input_is_one_line(tmp_path, options, said):
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert said in done.stderr
+
+
+def test_a_corrupt_image_is_skipped_counted_and_named(tmp_path):
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        folder = tmp_path / "images" / name
+        folder.mkdir(parents=True)
+        for number in range(8):
+            pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    corrupt = tmp_path / "images" / "a" / "3.png"
+    corrupt.write_bytes(corrupt.read_bytes()[:100])
+    data = ("--data", f"imagefolder:{tmp_path / 'images'}", "--out", str(tmp_path / "p.jsonl"))
+    done = call_lossbench("pretrain", "--loss", "smi", *SMALL, *data)
+    assert done.returncode == 0, done.stderr
+    assert "1 image(s) could not be read" in done.stdout
+    assert corrupt.name in done.stdout
 
 
 def test_presets_are_listed():

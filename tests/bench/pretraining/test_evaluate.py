@@ -1,0 +1,64 @@
+"""Judging features: right ones score high, noise scores chance, and the split is hard."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bench.pretraining import evaluate
+from bench.pretraining.images import open_images
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_images("digits", 8)
+
+
+class Told(nn.Module):
+    """Features that are the labels, or say nothing of them."""
+
+    def __init__(self, images, noise):
+        super().__init__()
+        labels = nn.functional.one_hot(images.labels).float()
+        generator = torch.Generator().manual_seed(0)
+        self.features = torch.randn(labels.shape, generator=generator) if noise else labels
+        self.place = 0
+
+    def forward(self, images):
+        found = self.features[self.place : self.place + len(images)]
+        self.place += len(images)
+        return found
+
+
+def test_features_that_are_the_labels_score_one(digits):
+    found = evaluate.evaluate(Told(digits, noise=False), digits, "cpu")
+    assert found["probe_accuracy"] == found["knn_accuracy"] == 1
+    assert found["probe_accuracy_std"] == 0
+
+
+def test_noise_scores_chance(digits):
+    found = evaluate.evaluate(Told(digits, noise=True), digits, "cpu")
+    assert found["probe_accuracy"] == pytest.approx(0.1, abs=0.04)
+    assert found["knn_accuracy"] == pytest.approx(0.1, abs=0.04)
+
+
+def test_a_split_learns_from_ten_of_each_class(digits):
+    labels = digits.labels.numpy()
+    few = evaluate._few(labels, np.random.default_rng(0))
+    assert few.sum() == 100
+    assert (np.bincount(labels[few]) == 10).all()
+    assert not np.array_equal(few, evaluate._few(labels, np.random.default_rng(1)))
+
+
+def test_images_without_labels_are_refused():
+    with pytest.raises(ValueError, match="no labels"):
+        evaluate.evaluate(nn.Identity(), open_images("synthetic", 8, count=32), "cpu")
+
+
+def test_batch_norms_settle_on_the_images(digits):
+    norm = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten())
+    evaluate.settle_norms(norm, digits, "cpu")
+    images = torch.stack([digits[i] for i in range(len(digits))])
+    mean = evaluate.normalised(images).mean(dim=(0, 2, 3))
+    # eight batches at a momentum of 0.1 come more than half of the way from 0
+    assert (norm[0].running_mean / mean > 0.5).all()
