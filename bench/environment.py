@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,10 @@ def source_state() -> dict[str, Any]:
     }
 
 
-def code_hash() -> str:
+def code_hash(patterns: Sequence[str] = CODE) -> str:
     """Short hash of every source file that decides what a record says."""
     digest = hashlib.sha256()
-    for pattern in CODE:
+    for pattern in patterns:
         for path in sorted(ROOT.glob(pattern)):
             digest.update(path.relative_to(ROOT).as_posix().encode())
             digest.update(path.read_bytes())

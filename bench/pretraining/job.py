@@ -44,6 +44,9 @@ class Job:
         return box[0]
 
 
+ALONE = Job()
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Job]:
     """Join the job that torchrun started, if it did.

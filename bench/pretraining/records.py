@@ -9,6 +9,9 @@ from bench.pretraining.config import Config
 from bench.pretraining.throughput import network_macs
 
 PASS = "pretrain"
+CODE = ("bench/pretraining/*.py", "bench/pretraining/presets.json")
+"""Source that decides what is trained, beside that of the losses."""
+HASHES = ("code_hash", "environment_hash")
 DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 """Of the embeddings that the loss is given; otherwise float32."""
 
@@ -55,5 +58,6 @@ def describe(config: Config, device: str, world: int) -> dict[str, Any]:
 
 def key(config: Config, world: int, steps: int, header: dict[str, Any]) -> str:
     """Content key: equal only if the same code trained the same here."""
-    facts = [config.describe(), world, steps, header["code_hash"], header["environment_hash"]]
+    code = environment.code_hash(CODE)
+    facts = [config.describe(), world, steps, code, *(header[name] for name in HASHES)]
     return environment.content_hash(facts)

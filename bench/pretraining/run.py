@@ -19,9 +19,9 @@ from bench.pretraining.batches import Batches
 from bench.pretraining.config import Config
 from bench.pretraining.evaluate import evaluate, settle_norms
 from bench.pretraining.images import open_images
-from bench.pretraining.job import Job
+from bench.pretraining.job import ALONE, Job
 from bench.pretraining.models import encoder
-from bench.pretraining.trainer import ALONE, Trainer
+from bench.pretraining.trainer import Trainer
 
 WARM = 3
 """Steps that pay for warming up, and for looking at memory; they are not timed."""

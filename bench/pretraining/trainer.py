@@ -12,13 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 import losses
 from bench.pretraining.augmentations import TwoViews
 from bench.pretraining.config import Config
-from bench.pretraining.job import Job
+from bench.pretraining.job import ALONE, Job
 from bench.pretraining.models import Network
 from bench.pretraining.optimizers import make_optimizer, set_rate
 from bench.pretraining.phases import PhaseClock
 from losses.distributed import distribute
 
-ALONE = Job()
 MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """What mixed precision computes most of the network in."""
 

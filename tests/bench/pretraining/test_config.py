@@ -3,6 +3,8 @@
 import pytest
 
 import losses
+from bench import environment
+from bench.pretraining import records
 from bench.pretraining.config import PRESETS, Config, differences, from_preset, parse_settings
 
 
@@ -78,6 +80,16 @@ def test_settings_are_read_as_their_types():
 def test_settings_that_cannot_be_read_are_named(text, said):
     with pytest.raises(ValueError, match=said):
         parse_settings([text])
+
+
+def test_other_code_is_another_record(small, monkeypatch, tmp_path):
+    header = {"code_hash": "a", "environment_hash": "b"}
+    key = records.key(small(), 1, 6, header)
+    assert key == records.key(small(), 1, 6, header)
+    assert key != records.key(small(), 1, 7, header)
+    assert key != records.key(small(seed=1), 1, 6, header)
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    assert key != records.key(small(), 1, 6, header)
 
 
 def test_differences_name_both_sides():
