@@ -15,7 +15,7 @@ from reports.records import open_run, to_frame
 
 CASE = (
     *("loss", "implementation", "variant", "options", "products", "contender", "batch", "dim"),
-    *("dtype", "pass", "world", "distribution", "inputs"),
+    *("dtype", "pass", "world", "distribution", "inputs", "setting"),
 )
 """What a case is: neither the device nor the code."""
 VALUES = (

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pandas as pd
 
@@ -25,6 +26,10 @@ COUNTED = (
     *("moved_bytes", "predicted_ms", "predicted_peak_bytes", "predicted_largest_batch"),
     "memory_limit_bytes",
 )
+TOLD = ("encoder", "data", "precision")
+"""Settings of a pretraining run that are said of it."""
+OF_THE_LOSS = ("loss", "implementation", "hyperparameters", "options")
+"""Settings that a record says without."""
 TEXTS = ("contender", "options", "products", "reason")
 Row = tuple[dict[str, Any], dict[str, Any]]
 """A record, and the header of the run that holds it."""
@@ -107,10 +112,22 @@ def _complete(record: dict[str, Any]) -> dict[str, Any]:
     local = record["distribution"] == "local"
     follows = {
         "variant": "",
+        "setting": _setting(record),
         "loss_batch": batch if local else batch * world,
         "evaluations": world if local else 1,
     }
     return follows | {name: value for name, value in record.items() if value is not None}
+
+
+def _setting(record: dict[str, Any]) -> str:
+    """Of a pretraining run what it trains, with a checksum of all settings; else nothing."""
+    names = {k.removeprefix("pretrain_"): v for k, v in record.items() if k.startswith("pretrain_")}
+    names = {name: value for name, value in names.items() if name not in OF_THE_LOSS}
+    if not names:
+        return ""
+    told = [str(names.get(name, "")) for name in TOLD]
+    everything = json.dumps(names, sort_keys=True).encode()
+    return " ".join([*told, f"seed {names.get('seed')}", f"({crc32(everything):08x})"])
 
 
 def _hardware(header: dict[str, Any]) -> str:

@@ -84,6 +84,7 @@ def _labels(sides: Sequence[Side]) -> tuple[pd.DataFrame, str]:
             "pass": rows["pass"],
             "dtype": rows["dtype"],
             "inputs": rows["inputs"] + " inputs",
+            "setting": rows["setting"],
         },
         index=rows.index,
     )
@@ -99,12 +100,12 @@ def _labels(sides: Sequence[Side]) -> tuple[pd.DataFrame, str]:
         },
         index=rows.index,
     )
-    return labels, ", ".join(shared)
+    return labels, ", ".join(filter(None, shared))
 
 
 def _join(texts: pd.DataFrame) -> list[str]:
     """Each row in words, even of no column."""
-    return [" ".join(row) for row in texts.to_numpy()]
+    return [" ".join(filter(None, row)) for row in texts.to_numpy()]
 
 
 def _layout(row: Mapping[Any, Any]) -> str:
