@@ -248,7 +248,7 @@ def run(
     session = begin(config, plan, device, job)
     try:
         pretrain(session, progress)
-    except (MemoryError, RuntimeError, NotImplementedError) as error:
+    except (MemoryError, RuntimeError) as error:
         return {**describe_failure(error), "steps": session.trainer.step}
     fields = record(session, ceilings)
     if plan.evaluate and job.rank == 0:

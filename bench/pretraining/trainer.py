@@ -66,6 +66,8 @@ class Trainer:
         torch.manual_seed(config.seed)  # every process starts from the same weights
         network = Network(config)
         if config.global_batch_norm and job.world > 1:
+            if device == "cpu":
+                raise ValueError("global_batch_norm needs CUDA, as torch's does; leave it out")
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.network = network.to(device)

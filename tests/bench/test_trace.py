@@ -14,6 +14,7 @@ from bench.growth import Growth
 from bench.inputs import make_views
 from bench.memory import peak_bytes
 from bench.recording import CAN_RECORD
+from bench.timing import one_thread
 from bench.trace import trace
 from bench.work import followed, smaller_batches, with_batch, work
 from kernels.language import round_up
@@ -36,12 +37,10 @@ EXACT = {"rel": 0.005, "abs": 100}
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread():
+def alone():
     """On batches this small, waiting for a second thread costs far more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 def measured_peak(case):

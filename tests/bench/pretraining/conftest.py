@@ -3,8 +3,16 @@
 import pytest
 
 from bench.pretraining.config import from_preset
+from bench.timing import one_thread
 
 SMALL = {"batch": 8, "projector": (32, 16), "image_size": 8, "epochs": 2}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def alone():
+    """On batches this small, waiting for a second thread costs far more than it brings."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture
@@ -16,18 +24,3 @@ def small():
         return from_preset("digits", **{**SMALL, **settings, **changes})
 
     return make
-
-
-class Quiet:
-    """Progress that is told to nobody."""
-
-    def start(self, label, done, total):
-        pass
-
-    def step(self, done, loss):
-        pass
-
-
-@pytest.fixture
-def quiet():
-    return Quiet()
