@@ -18,6 +18,8 @@ Text = str | None
 SUITE_HELP = "Named grid: smoke, efficiency, scaling, implementations, gpu."
 INPUTS_HELP = "random, aligned, collapsed, digits or file:PATH [random]."
 
+DISTRIBUTION_HELP = "How devices share a loss: local, gather, allreduce, gram [local]."
+
 
 def _option(flag: str, help_: str) -> Any:
     return typer.Option(flag, help=help_, show_default=False)
@@ -32,7 +34,7 @@ def select_cases(
     dtype: Annotated[Text, _option("--dtype", "float64, float32, bfloat16, float16.")] = None,
     pass_: Annotated[Text, _option("--pass", "forward, forward_grad, step [step].")] = None,
     world: Annotated[Text, _option("--world", "Numbers of devices, W [1].")] = None,
-    distribution: Annotated[Text, _option("--distribution", "local, gather [local].")] = None,
+    distribution: Annotated[Text, _option("--distribution", DISTRIBUTION_HELP)] = None,
     set_: Annotated[Text, _option("--set", "Hyperparameters: smi.dependency=correlation.")] = None,
     inputs: Annotated[Text, _option("--inputs", INPUTS_HELP)] = None,
     device: Annotated[Text, _option("--device", "cpu or cuda [cuda if there is one].")] = None,

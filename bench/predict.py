@@ -69,10 +69,9 @@ def predict_communication(case: Case, bytes_per_s: float) -> dict[str, Any]:
         the loss's official data-parallel code.
     """
     job = losses.Exchange(case.batch, case.dim, case.world, element_bytes(case.dtype), case.pass_)
-    gathered = losses.all_gather_bytes(job) if case.distribution == "gather" else 0
     official = losses.spec(case.loss).communicated_bytes(job)
     return {
-        "communication_ms": gathered / bytes_per_s * 1e3,
+        "communication_ms": case.communicated_bytes / bytes_per_s * 1e3,
         "official_communication_ms": official / bytes_per_s * 1e3,
     }
 
@@ -94,7 +93,7 @@ class Predictor:
             there is a link; or else ``status`` and ``reason``.
         """
         fields = {**case.describe(), "gpu": device.name}
-        if case.implementation == "auto":  # what is free there, not here
+        if case.implementation == "auto" and not case.is_share:  # what is free there, not here
             case = replace(case, options={"memory_bytes": int(device.memory_bytes)})
         return {**fields, **guarded(self._predict, case, device)}
 

@@ -148,7 +148,7 @@ def pretrain(session: Session, progress: Progress) -> None:
 def _timed(session: Session, batches: Iterator[Tensor], keep: bool) -> float:
     start = time.perf_counter()
     loss = session.trainer.train_step(batches)
-    phases = session.trainer.clock.take()
+    phases = session.trainer.phases()
     if keep:
         session.timed.append({**phases, "step": (time.perf_counter() - start) * 1e3})
     return loss
@@ -160,7 +160,7 @@ def _weighed(session: Session, batches: Iterator[Tensor]) -> float:
     config = trainer.config
     with throughput.SavedBytes(trainer.forward) as saved:
         peak, loss = peak_and_result(lambda: trainer.train_step(batches), trainer.device)
-    trainer.clock.take()
+    trainer.phases()
     states = throughput.state_bytes(trainer.network, trainer.optimizer)
     live = states["parameter_bytes"] + states["optimizer_bytes"]  # gradients are made in the step
     session.memory = {
