@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bench.suites import Grid, Layout
 
 Text = str | None
-SUITE_HELP = "Named grid: smoke, efficiency, scaling, implementations, gpu."
+SUITE_HELP = "Named grid: smoke, efficiency, scaling, implementations, distributed, gpu."
 INPUTS_HELP = "random, aligned, collapsed, digits or file:PATH [random]."
 
 DISTRIBUTION_HELP = "How devices share a loss: local, gather, allreduce, gram [local]."

@@ -167,6 +167,9 @@ SUITES: dict[str, tuple[Grid, ...]] = {
         Grid(("smi",), ("reference", "gram"), variants=ABLATION),
         Grid(layouts=((8192, 1, "local"),), dim=(512,)),
     ),
+    "distributed": (
+        Grid(PUBLISHED, ("auto",), layouts=tuple((256, 8, way) for way in losses.DISTRIBUTIONS)),
+    ),
     "gpu": (
         *_correctness(),
         *(grid for batch, dim in GPU_SHAPES for grid in _contenders(batch, dim)),

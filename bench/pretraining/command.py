@@ -112,9 +112,9 @@ def _run_all(
 ) -> list[dict[str, Any]]:
     """Run what the run file does not hold yet; the first process of a job writes it."""
     from bench.ceilings import Ceilings
+    from bench.job import joined
     from bench.pretraining import records
     from bench.pretraining.display import Steps
-    from bench.pretraining.job import joined
     from bench.sweep import open_run
 
     with joined(device) as job:

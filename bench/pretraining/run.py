@@ -13,13 +13,13 @@ from torch import Tensor
 from bench import nvml
 from bench.ceilings import Ceilings
 from bench.failures import describe_failure
+from bench.job import ALONE, Job
 from bench.memory import peak_and_result
 from bench.pretraining import checkpoint, throughput
 from bench.pretraining.batches import Batches
 from bench.pretraining.config import Config
 from bench.pretraining.evaluate import evaluate, settle_norms
 from bench.pretraining.images import open_images
-from bench.pretraining.job import ALONE, Job
 from bench.pretraining.models import encoder
 from bench.pretraining.trainer import Trainer
 

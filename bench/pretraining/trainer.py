@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import losses
+from bench.job import ALONE, Job
 from bench.pretraining.augmentations import TwoViews
 from bench.pretraining.config import Config
-from bench.pretraining.job import ALONE, Job
 from bench.pretraining.models import Network
 from bench.pretraining.optimizers import make_optimizer, set_rate
 from bench.pretraining.phases import PhaseClock

@@ -6,9 +6,9 @@ import time
 import pytest
 import torch
 
+from bench.job import Job
 from bench.pretraining.batches import Batches
 from bench.pretraining.images import open_images
-from bench.pretraining.job import Job
 from bench.pretraining.optimizers import rate_share
 from bench.pretraining.phases import PHASES, PhaseClock
 from bench.pretraining.trainer import Trainer
