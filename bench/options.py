@@ -194,17 +194,26 @@ def _check_rows(cases: "list[Case]") -> None:
 def _with_settings(cases: "list[Case]", text: Text) -> "list[Case]":
     """Apply ``loss.name=value``, or ``loss.implementation.name=value`` to one implementation."""
     for setting in _split(text):
-        target, equals, value = setting.partition("=")
-        *owner, name = target.split(".")
-        if not (equals and name and len(owner) in (1, 2)):
-            raise ValueError(f"--set needs loss.name=value, got {setting!r}")
-        loss, *way = owner
-        chosen = [c for c in cases if c.loss == loss and way in ([], [c.implementation])]
+        loss, way, entry = parse_setting(setting)
+        chosen = [c for c in cases if c.loss == loss and way in ("", c.implementation)]
         if not chosen:
-            raise ValueError(f"--set {setting}: {'.'.join([loss, *way])} is not among the cases")
-        entry = {name: _value(value)}
+            owner = f"{loss}.{way}" if way else loss
+            raise ValueError(f"--set {setting}: {owner} is not among the cases")
         cases = [_with_setting(c, entry, bool(way)) if c in chosen else c for c in cases]
     return cases
+
+
+def parse_setting(text: str) -> tuple[str, str, dict[str, float | str]]:
+    """Loss, implementation ("" for any) and setting of ``loss[.implementation].name=value``.
+
+    Raises:
+        ValueError: another form.
+    """
+    target, equals, value = text.partition("=")
+    *owner, name = target.split(".")
+    if not (equals and name and len(owner) in (1, 2)):
+        raise ValueError(f"--set needs loss.name=value, got {text!r}")
+    return owner[0], "".join(owner[1:]), {name: _value(value)}
 
 
 def _with_setting(case: "Case", entry: dict[str, Any], is_option: bool) -> "Case":

@@ -1,5 +1,6 @@
 """``lossbench pretrain``. torch is imported inside, so that ``--help`` answers at once."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +33,8 @@ def pretrain(
     steps: Annotated[int, typer.Option(help="End after these [the whole schedule].")] = 0,
     batch: Annotated[int, typer.Option(help="Images per device and step [the preset's].")] = 0,
     set_: Annotated[
-        list[str], typer.Option("--set", help="Any setting: precision=bf16, encoder=vit_s.")
+        list[str],
+        typer.Option("--set", help="Any setting: precision=bf16, encoder=vit_s, smi.lambda_=2."),
     ] = [],  # noqa: B006 - Typer's way to say that it may be given again
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder to keep checkpoints in, and to go on from.")
@@ -71,8 +73,10 @@ def pretrain(
     ):
         if value < 0:
             raise ValueError(f"{name} must be 1 or more, got {value}")
-    changes = _changes(set_, data=data, epochs=epochs, batch=batch)
-    configs = _configs(preset, loss.split(","), implementation.split(","), changes)
+    own = [text for text in set_ if "." in text.partition("=")[0]]  # of a loss, not of training
+    shared = [text for text in set_ if text not in own]
+    changes = _changes(shared, data=data, epochs=epochs, batch=batch)
+    configs = _configs(preset, loss.split(","), implementation.split(","), changes, own)
     plan = Plan(steps, checkpoint, every, pick("--on-nan", on_nan, ON_NAN), evaluate)
     records = _run_all(configs, plan, present_device(device or None), out, restart)
     if not records:  # the first process of the job prints them
@@ -93,18 +97,32 @@ def _changes(set_: list[str], **named: Any) -> dict[str, Any]:
 
 
 def _configs(
-    preset: str, losses_: list[str], ways: list[str], changes: dict[str, Any]
+    preset: str, losses_: list[str], ways: list[str], changes: dict[str, Any], own: list[str]
 ) -> "list[Config]":
+    """A configuration for each loss and implementation; ``own`` are settings of some of them."""
     from bench.pretraining.config import from_preset
 
-    configs = [
-        from_preset(preset, loss=loss, implementation=way, **changes)
-        for loss in losses_
-        for way in ways
-    ]
+    settings = [_of_the_loss(text, losses_, ways) for text in own]
+    configs = []
+    for loss, way in itertools.product(losses_, ways):
+        kinds: dict[str, dict[str, Any]] = {"hyperparameters": {}, "options": {}}
+        for of_loss, of_way, entry in settings:
+            if of_loss == loss and of_way in ("", way):
+                kinds["options" if of_way else "hyperparameters"].update(entry)
+        configs.append(from_preset(preset, loss=loss, implementation=way, **changes, **kinds))
     if len({each.label for each in configs}) < len(configs):
         raise ValueError("a loss and implementation were given twice")
     return configs
+
+
+def _of_the_loss(text: str, losses_: list[str], ways: list[str]) -> tuple[str, str, dict[str, Any]]:
+    from bench.options import parse_setting
+
+    loss, way, entry = parse_setting(text)
+    if loss not in losses_ or way not in ("", *ways):
+        owner = f"{loss}.{way}" if way else loss
+        raise ValueError(f"--set {text}: {owner} is not pretrained here")
+    return loss, way, entry
 
 
 def _run_all(

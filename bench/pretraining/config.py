@@ -92,22 +92,32 @@ class Config:
             ("precision", PRECISIONS),
         ):
             losses.pick(name, getattr(self, name), known)
+        self._check_loss()
+        self._check_numbers()
+        if self.stem == "cifar" and self.encoder.startswith("vit"):
+            raise ValueError(f"{self.encoder} has no stem to replace; leave --stem cifar out")
+
+    def _check_loss(self) -> None:
+        spec, ways = losses.spec(self.loss), losses.distributions(self.loss)
         if self.implementation != "auto":
-            known_ways = losses.spec(self.loss).implementations
-            losses.pick(f"implementation of {self.loss}", self.implementation, known_ways)
-        ways = losses.distributions(self.loss)
+            known = spec.implementations
+            losses.pick(f"implementation of {self.loss}", self.implementation, known)
+            for name in self.options:
+                losses.pick(f"option of {self.label}", name, spec.options(self.implementation))
+        spec.configure(**self.hyperparameters)
         losses.pick(f"distribution of {self.loss}", self.distribution, ways)
         if self.distribution in losses.FORMS and self.implementation != "auto":
             raise ValueError(
                 f"distribution={self.distribution} takes the place of the implementation: leave "
                 f"{self.implementation} out"
             )
-        self._check_numbers()
-        if self.stem == "cifar" and self.encoder.startswith("vit"):
-            raise ValueError(f"{self.encoder} has no stem to replace; leave --stem cifar out")
 
     def _check_numbers(self) -> None:
-        for name in ("image_size", "epochs", "batch", "accumulation"):
+        if self.batch < 2:
+            raise ValueError(
+                f"a loss needs a batch of at least 2 images on each device, got {self.batch}"
+            )
+        for name in ("image_size", "epochs", "accumulation"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.projector or min(self.projector) < 1:
@@ -172,7 +182,7 @@ def _parse(name: str, type_: Any, text: str) -> Any:
         known = {"true": True, "false": False}
         return known[losses.pick(name, text.lower(), known)]
     if get_origin(type_) is dict:
-        raise ValueError(f"--set {name}: not to be set here")
+        raise ValueError(f"--set {name}: give those of a loss as smi.lambda_=2")
     try:
         if get_origin(type_) is tuple:
             return tuple(int(part) for part in text.split(","))

@@ -117,6 +117,8 @@ def test_amdahl_is_the_first_step_with_another_loss(run_file, records):
         (("--data", "nothing"), "unknown"),
         (("--data", "imagefolder:/nowhere"), "/nowhere"),
         (("--set", "encoder=resnet19"), "did you mean 'resnet18'"),
+        (("--set", "vicreg.variance=2"), "vicreg is not pretrained here"),
+        (("--set", "smi.gram.side=2"), "smi.gram is not pretrained here"),
         (("--on-nan", "halt"), "known: "),
         (("--steps", "-1"), "--steps must be 1 or more"),
     ],
@@ -128,6 +130,17 @@ def test_bad_input_is_one_line(tmp_path, options, said):
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert said in done.stderr
+
+
+def test_settings_of_a_loss_are_its_alone(tmp_path):
+    out = tmp_path / "p.jsonl"
+    own = ("--set", "smi.dependency=correlation", "--set", "smi.chunked.workspace_bytes=65536")
+    chosen = ("--loss", "smi,vicreg", *SMALL, "--implementation", "chunked", "--steps", "1")
+    done = call_lossbench("pretrain", *chosen, *own, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    smi, vicreg = (json.loads(line) for line in out.read_text().splitlines()[1:])
+    assert (smi["variant"], vicreg["variant"]) == ("dependency=correlation", "")
+    assert (smi["options"], vicreg["options"]) == ("workspace_bytes=65536", "")
 
 
 def test_a_corrupt_image_is_skipped_counted_and_named(tmp_path):

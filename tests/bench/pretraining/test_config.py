@@ -33,7 +33,7 @@ def test_presets_are_those_of_the_papers():
         ({"encoder": "resnet19"}, "did you mean 'resnet18'"),
         ({"loss": "smo"}, "did you mean 'smi'"),
         ({"implementation": "grem"}, "did you mean 'gram'"),
-        ({"batch": 0}, "batch must be at least 1"),
+        ({"batch": 1}, "a batch of at least 2 images on each device, got 1"),
         ({"accumulation": -1}, "accumulation must be at least 1"),
         ({"projector": ()}, "projector needs widths"),
         ({"projector": (8, 0)}, "projector needs widths"),
@@ -43,6 +43,10 @@ def test_presets_are_those_of_the_papers():
         ({"encoder": "vit_s"}, "no stem to replace"),
         ({"batchsize": 3}, "did you mean 'batch'"),
         ({"distribution": "gathr"}, "did you mean 'gather'"),
+        ({"loss": "nt_xent", "distribution": "allreduce"}, "distribution of nt_xent 'allreduce'"),
+        ({"distribution": "gram", "implementation": "chunked"}, "leave chunked out"),
+        ({"hyperparameters": {"lambda": 2}}, "did you mean 'lambda_'"),
+        ({"implementation": "chunked", "options": {"side": 2}}, "unknown option of smi chunked"),
     ],
 )
 def test_what_cannot_be_is_named(changes, said):
@@ -73,7 +77,7 @@ def test_settings_are_read_as_their_types():
         ("precison=bf16", "did you mean 'precision'"),
         ("seed=x", "a value of type int"),
         ("projector=8,,8", "numbers such as"),
-        ("hyperparameters=x", "not to be set here"),
+        ("hyperparameters=x", "give those of a loss as smi.lambda_=2"),
         ("compiled=yes", "unknown compiled 'yes'"),
     ],
 )
