@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench import nvml
 from bench.ceilings import Ceilings
+from bench.environment import content_hash
 from bench.failures import describe_failure
 from bench.job import ALONE, Job
 from bench.memory import peak_and_result
@@ -22,6 +23,7 @@ from bench.pretraining.evaluate import evaluate, settle_norms
 from bench.pretraining.images import open_images
 from bench.pretraining.models import encoder
 from bench.pretraining.trainer import Trainer
+from bench.ratios import noise
 
 WARM = 3
 """Steps that pay for warming up, and for looking at memory; they are not timed."""
@@ -124,8 +126,34 @@ def pretrain(session: Session, progress: Progress) -> None:
         DivergedError: the loss is not finite and the plan says to stop.
         CheckpointError: a checkpoint could not be written; the one before is kept.
     """
-    trainer, plan = session.trainer, session.plan
+    trainer = session.trainer
     progress.start(trainer.config.label, trainer.step, session.end)
+    for loss in _steps(session):
+        progress.step(trainer.step, loss)
+
+
+def pretrain_in_turn(sessions: Sequence[Session], progress: Progress) -> None:
+    """Train all a step at a time, to and fro (A B C, C B A, ...), so that drift hits all alike.
+
+    Args:
+        sessions: of as many steps each.
+        progress: told of all steps as one run.
+
+    Raises:
+        DivergedError: a loss is not finite and the plan says to stop.
+    """
+    progress.start("in turn", 0, sum(session.end for session in sessions))
+    training = [_steps(session) for session in sessions]
+    for number in range(sessions[0].end):
+        for place, each in enumerate(training if number % 2 == 0 else reversed(training)):
+            progress.step(number * len(training) + place + 1, next(each))
+    for each in training:
+        next(each, None)  # what is left to do at its end
+
+
+def _steps(session: Session) -> Iterator[float]:
+    """Losses of the steps that are left, as they are made."""
+    trainer, plan = session.trainer, session.plan
     first, before = trainer.step, None
     batches = session.batches.start(first * trainer.config.accumulation)
     while trainer.step < session.end:
@@ -136,7 +164,7 @@ def pretrain(session: Session, progress: Progress) -> None:
         loss = _weighed(session, batches) if made == 1 else _timed(session, batches, made >= WARM)
         _check(session, loss)
         session.curve.append(loss)
-        progress.step(trainer.step, loss)
+        yield loss
         if plan.every and trainer.step % plan.every == 0 and trainer.step < session.end:
             save(session)
     after = nvml.energy_mj(trainer.device)
@@ -254,6 +282,36 @@ def run(
     if plan.evaluate and job.rank == 0:
         fields.update(judged(session))
     return fields
+
+
+def run_in_turn(
+    configs: Sequence[Config], plan: Plan, device: str, ceilings: Ceilings | None, progress: Progress
+) -> list[dict[str, Any]]:
+    """Train configurations in turn, so that the ratio of their steps can be believed.
+
+    The first is trained a second time beside itself: by how much the two differ is the threshold
+    below which no difference is claimed.
+
+    Returns:
+        Fields of each, as ``run`` has them, and what ``reports.comparison`` needs of pairs.
+
+    Raises:
+        ValueError: as ``run``; or fewer steps than can be timed.
+    """
+    if plan.steps and plan.steps <= WARM:
+        raise ValueError(f"{plan.steps} steps cannot be timed; --paired needs more than {WARM}")
+    sessions = [begin(config, plan, device) for config in (*configs, configs[0])]
+    pretrain_in_turn(sessions, progress)
+    for session in sessions:
+        session.joules = None  # the counter ran while others trained
+    found = [record(session, ceilings) for session in sessions]
+    samples = [[each["samples_ms"]] for each in found]
+    pair = {
+        "pair_group": content_hash([config.describe() for config in configs]),
+        "pair_processes": 1,
+        "pair_noise": noise(samples[0], samples[-1]),
+    }
+    return [{**fields, **pair} for fields in found[:-1]]
 
 
 def judged(session: Session) -> dict[str, Any]:
