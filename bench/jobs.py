@@ -1,18 +1,20 @@
-"""Jobs through submitit: what each runs, and waiting for them."""
+"""Jobs through submitit: what each runs, and waiting for them. Imports no torch."""
 
 import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from submitit import JobEnvironment, helpers
 from submitit.core.utils import DelayedSubmission, FailedJobError, UncompletedJobError
 
 from bench.console import say, silenced
 from bench.launch import Launcher
-from bench.progress import Jobs
+
+if TYPE_CHECKING:
+    from bench.progress import Jobs
 
 POLL_S = 0.5
 
@@ -61,6 +63,8 @@ def run_all(launcher: Launcher, shards: Sequence[Shard], folder: Path) -> list[s
     Raises:
         ValueError: the jobs were refused.
     """
+    from bench.progress import Jobs
+
     executor = launcher.executor(folder)
     jobs: list[Any] = []
     failures: list[str] = []
@@ -89,7 +93,7 @@ def _submit(executor: Any, shards: Sequence[Shard]) -> list[Any]:
     return jobs
 
 
-def _wait(jobs: Sequence[Any], progress: Jobs) -> list[str]:
+def _wait(jobs: Sequence[Any], progress: "Jobs") -> list[str]:
     running, failures = list(jobs), []
     while running:
         for job in [job for job in running if job.done()]:
