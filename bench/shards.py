@@ -72,7 +72,7 @@ def share(launcher: Launcher, work: Work, out: Path, restart: bool) -> Shared:
     """
     _check_code(out, restart)
     folder = out.with_name(f"{out.name}.shards")
-    _check_ended(folder)
+    _check_folder(folder)
     merge(out, folder)  # what a killed session left
     before = work.records(out)
     todo = [unit for unit, found in zip(work.units, before, strict=True) if not work.is_done(found)]
@@ -115,8 +115,12 @@ def _check_code(out: Path, restart: bool) -> None:
     say(f"{out} came from other code: kept as {runfile.set_aside(out)}")
 
 
-def _check_ended(folder: Path) -> None:
+def _check_folder(folder: Path) -> None:
     """Refuse while jobs of a session that was lost still measure: this one would do so again."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFileError(f"{folder} cannot be written: {error.strerror}") from error
     for path in folder.glob("*.jsonl"):
         try:
             with runfile.open_locked(path):

@@ -299,6 +299,8 @@ def test_run_measures_one_device_and_searches_here(tmp_path):
     ranks = call_lossbench("run", *GRID, *local, "--slurm", "tasks_per_node=2")
     assert_one_line_error(ranks, "run measures one device.*for pretrain")
     assert_one_line_error(call_lossbench("run", *GRID, *local, "--frontier"), "--launcher out")
+    nowhere = call_lossbench("run", *GRID, *local[:2], "--out", "/proc/nowhere/run.jsonl")
+    assert_one_line_error(nowhere, "/proc/nowhere/run.jsonl.shards cannot be written")
 
 
 def test_without_submitit(monkeypatch):
