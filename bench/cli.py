@@ -5,21 +5,19 @@ torch is imported inside the commands, so that ``--help`` answers at once.
 
 import gc
 import json
-import os
-import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.console import FAILED, OK, make_app, parse_bytes, parse_seconds, run_app, say
+from bench.command import run
+from bench.console import FAILED, OK, make_app, parse_seconds, run_app, say, show
 from bench.options import parse_numbers, takes_cases
 from bench.pretraining.command import pretrain
 
 if TYPE_CHECKING:
     from bench.case import Case
-    from bench.runfile import Writer
 
 app = make_app(
     "Count and measure what self-supervised losses cost. Lists are comma-separated.",
@@ -44,7 +42,7 @@ def count(cases: "list[Case]", as_json: AsJson = False) -> int:
         counts = worker.evaluate(case, COUNT_S, measure=False) if third else counting.count(case)
         records.append({**case.describe(), **counts})
     worker.stop()
-    _print(records, as_json, display.counts)
+    show(records, as_json, display.counts)
     disagree = [record for record in records if record.get("counts_agree", False) is False]
     return FAILED if disagree else OK
 
@@ -80,7 +78,7 @@ def predict_cases(
         transient=True,
     )
     records = [predictor.predict(case, device) for case, device in work]
-    _print(records, as_json, partial(display.predictions, devices=devices))
+    show(records, as_json, partial(display.predictions, devices=devices))
     if link and all(case.world == 1 for case in cases):
         say("one device sends nothing over a link: add --world 8")
     statuses = {record["status"] for record in records}
@@ -105,106 +103,7 @@ def calibrate_device(
     return OK
 
 
-@app.command()
-@takes_cases
-def run(
-    cases: "list[Case]",
-    out: Annotated[Path, typer.Option(help="Run file; continued if it is there.")] = Path(
-        "runs/run.jsonl"
-    ),
-    budget: Annotated[str, typer.Option(help="Stop starting cases after this, such as 3m.")] = "",
-    timeout: Annotated[str, typer.Option(help="Give a case up after this.")] = "10m",
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Set a run of other code or machine aside.")
-    ] = False,
-    paired: Annotated[
-        bool, typer.Option("--paired", help="Time cases in turn: ratios that survive noise.")
-    ] = False,
-    accuracy: Annotated[
-        bool, typer.Option("--accuracy", help="Errors on random, aligned and collapsed inputs.")
-    ] = False,
-    frontier: Annotated[
-        bool, typer.Option("--frontier", help="Find the largest batch that fits, of each case.")
-    ] = False,
-    memory: Annotated[
-        str, typer.Option(help="With --frontier: of an emulated device, such as 24GB.")
-    ] = "",
-    as_json: AsJson = False,
-) -> int:
-    """Count and measure; every case becomes a record in the run file, most important first."""
-    from bench import display, environment
-    from bench.failures import OUT_OF_BUDGET
-    from bench.frontier import device_bytes, kinds
-    from bench.progress import Report
-    from bench.sweep import Limits, open_run, sweep
-
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return _together(cases, out, restart, paired or accuracy or frontier, as_json)
-    _check_frontier(frontier, memory, paired or accuracy or budget)
-    memory_bytes = parse_bytes(memory) if memory else None
-    if frontier:  # before there is a file
-        work, limit = kinds(cases), device_bytes(cases[0].device, memory_bytes)
-    end = time.monotonic() + (parse_seconds(budget) if budget else float("inf"))
-    timeout_s = parse_seconds(timeout)
-    for name in environment.shadowed_distributions():
-        say(f"warning: lossbench's package {name} hides the installed distribution {name}")
-    writer, aside = open_run(out, cases[0].device, restart, memory_bytes)
-    if aside:
-        say(f"{out} came from other code or another environment: kept as {aside}")
-    if frontier:
-        with writer:
-            return _frontier(work, writer, limit, timeout_s, as_json)
-    limits = Limits(budget_s=end - time.monotonic(), timeout_s=timeout_s)
-    with writer, Report(cases) as report:
-        outcome = sweep(cases, writer, limits, report, paired=paired, errors=accuracy)
-    _print(outcome.records, as_json, display.measurements)
-    total = len(outcome.records)
-    say(f"{outcome.measured} measured now, {total - outcome.left} of {total} cases in {out}")
-    if outcome.left:
-        say(f"the budget of {budget} left out {outcome.left}; run the same command to resume")
-    failed = [r for r in outcome.records if r["status"] != "ok" and r["reason"] != OUT_OF_BUDGET]
-    return FAILED if failed else OK
-
-
-def _check_frontier(frontier: bool, memory: str, timed: bool | str) -> None:
-    if memory and not frontier:
-        raise ValueError("--memory is that of an emulated device: give it with --frontier")
-    if frontier and timed:
-        raise ValueError("--frontier times nothing: leave --paired, --accuracy and --budget out")
-
-
-def _together(cases: "list[Case]", out: Path, restart: bool, more: bool, as_json: bool) -> int:
-    """Measure as one of the processes that torchrun started."""
-    from bench import display
-    from bench.distributed import measure_together
-
-    if more:
-        raise ValueError("several processes measure without --paired, --accuracy and --frontier")
-    records = measure_together(cases, out, restart, say)
-    if not records:  # the first process prints them
-        return OK
-    _print(records, as_json, display.measurements)
-    return FAILED if any(record["status"] != "ok" for record in records) else OK
-
-
-def _frontier(
-    work: "list[Case]", writer: "Writer", limit: int, timeout_s: float, as_json: bool
-) -> int:
-    """Find the largest batches and print them."""
-    from bench import display
-    from bench.frontier import Search
-    from bench.progress import Trials
-
-    with Trials(len(work)) as trials:
-        search = Search(writer, limit, timeout_s, trials)
-        found = [trials.search(search.run, case) for case in work]
-    if as_json:
-        print(json.dumps([each.describe() for each in found], indent=1))
-    else:
-        display.frontiers(found, limit)
-    return FAILED if any(each.failed for each in found) else OK
-
-
+app.command("run")(run)
 app.command("pretrain")(pretrain)
 
 
@@ -312,13 +211,6 @@ def tune_kernels() -> int:
         print(f"{kind}: {config}")
     say(f"wrote {configs.TABLE}; lossbench audit says what these compile to")
     return OK
-
-
-def _print(records: list[dict[str, Any]], as_json: bool, table: Any) -> None:
-    if as_json:
-        print(json.dumps(records, indent=1))
-    else:
-        table(records)
 
 
 def main() -> None:

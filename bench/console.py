@@ -1,9 +1,12 @@
 """What the command lines share: one-line errors, exit status, durations. Imports no torch."""
 
+import json
 import os
 import re
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -71,6 +74,30 @@ def _explain(error: Exception) -> tuple[str, int]:
 def say(line: str) -> None:
     """Print a line on stderr, where it cannot get mixed with results."""
     print(line, file=sys.stderr)
+
+
+def show(
+    records: list[dict[str, Any]], as_json: bool, table: Callable[[list[dict[str, Any]]], None]
+) -> None:
+    """Print records, as JSON or as a table."""
+    if as_json:
+        print(json.dumps(records, indent=1))
+    else:
+        table(records)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Drop what libraries and new processes write to stderr."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def parse_seconds(text: str) -> float:

@@ -40,7 +40,7 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": threads,
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": round(_memory_bytes(), -9),  # nodes of one model differ by some pages
         "gpu": _gpu_name() if device == "cuda" else None,
         "gpu_memory_bytes": _gpu_memory_bytes() if device == "cuda" else None,
         "driver": _driver() if device == "cuda" else None,

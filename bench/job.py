@@ -58,7 +58,7 @@ ALONE = Job()
 
 @contextmanager
 def joined(device: str) -> Iterator[Job]:
-    """Join the job that torchrun started, if it did.
+    """Join the job that torchrun, or a launcher like it, started, if it did.
 
     Args:
         device: "cpu" or "cuda".
@@ -68,7 +68,8 @@ def joined(device: str) -> Iterator[Job]:
         yield Job()
         return
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        # a launcher may show each process its own GPU only
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Job(dist.get_rank(), world)

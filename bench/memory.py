@@ -2,15 +2,14 @@
 
 import gc
 import itertools
-import os
 import resource
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from bench.console import silenced
 
 Result = TypeVar("Result")
 
@@ -70,24 +69,10 @@ def _peak_cuda(call: Callable[[], Result]) -> tuple[int, Result]:
     return torch.cuda.max_memory_allocated() - before, result
 
 
-@contextmanager
-def _no_chatter() -> Iterator[None]:
-    """Drop what the profiler's library writes to stderr when it starts and stops."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
 def _peak_cpu(call: Callable[[], Result]) -> tuple[int, Result]:
     activities = [torch.profiler.ProfilerActivity.CPU]
     with (
-        _no_chatter(),
+        silenced(),  # the profiler's library tells when it starts and stops
         torch.profiler.profile(
             activities=activities, profile_memory=True, acc_events=True
         ) as profile,

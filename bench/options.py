@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.console import parse_list
+from bench.launch import choose_launcher
 
 if TYPE_CHECKING:
     from bench.case import Case
@@ -42,11 +43,11 @@ def select_cases(
         list[str],
         _option("--contender", "A loss of yours: LOSS.NAME=module:attribute[?key=value]."),
     ] = [],  # noqa: B006 - Typer's way to say that it may be given again
-    absent: bool = False,
+    there: str = "",
 ) -> "list[Case]":
     """Cases of a suite, or of comma-separated lists; a list replaces what the suite says.
 
-    ``absent``, which is no option: they are for a GPU that need not be here.
+    ``there``, which is no option: a device that need not be here.
 
     Raises:
         ValueError: nothing chosen, or a value that no case accepts.
@@ -74,12 +75,12 @@ def select_cases(
     )
     cases: list[Case] = []
     for grid in grids:
-        grid = replace(grid, device="cuda" if absent else present_device(device), **chosen)
+        grid = replace(grid, device=there or present_device(device), **chosen)
         if inputs:
             grid = _with_inputs(grid, inputs, chosen, any(spread))
         grid = replace(grid, layouts=_layouts(grid.layouts, *spread))
         cases += [case for case in grid.cases() if case not in cases]
-    if suite == "gpu" and not absent:
+    if suite == "gpu" and not there:
         cases += third_parties.beside(cases)
     for text in contender:
         cases += make_cases(text, cases)
@@ -92,7 +93,7 @@ def takes_cases(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: replace a command's ``cases`` parameter by the options of ``select_cases``."""
     own = inspect.signature(command).parameters
     shared = dict(inspect.signature(select_cases).parameters)
-    del shared["absent"]
+    del shared["there"]
 
     def wrapped(**options: Any) -> Any:
         from bench.suites import PAIRED
@@ -103,13 +104,35 @@ def takes_cases(command: Callable[..., Any]) -> Callable[..., Any]:
         if "gpu" in own and (options["gpu"] or options["gpu_spec"]):
             if options["device"]:
                 raise ValueError("--device is for what is here; leave it out with --gpu")
-            chosen["absent"] = True
+            chosen["there"] = "cuda"
+        if options.get("launcher"):
+            chosen["there"] = options["launcher"].there(options["device"])
         chosen.update({name: options.pop(name) for name in shared})
         cases = select_cases(**chosen)
         return command(cases=cases, **options)
 
-    parameters = [*shared.values(), *(own[name] for name in own if name != "cases")]
-    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    others = [own[name] for name in own if name != "cases"]
+    return _present(wrapped, command, [*shared.values(), *others])
+
+
+def takes_launcher(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: replace a command's ``launcher`` parameter by the options that make one."""
+    own = inspect.signature(command).parameters
+    shared = inspect.signature(choose_launcher).parameters
+
+    def wrapped(**options: Any) -> Any:
+        chosen = choose_launcher(**{name: options.pop(name) for name in shared})
+        return command(launcher=chosen, **options)
+
+    others = [own[name] for name in own if name != "launcher"]
+    return _present(wrapped, command, [*others, *shared.values()])
+
+
+def _present(
+    wrapped: Callable[..., Any], command: Callable[..., Any], options: Sequence[inspect.Parameter]
+) -> Callable[..., Any]:
+    """Make Typer take ``wrapped`` for ``command`` with these options."""
+    keyword_only = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
     wrapped.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
     wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
     return wrapped

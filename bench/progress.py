@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 
 from bench.case import Case
@@ -107,6 +113,39 @@ class Trials:
         """It was tried, and its record is on the disk."""
         if self._plain:
             say(f"[{self._number}/{self._total}] {case.label}: {record['status']}")
+
+
+class Jobs:
+    """Progress of jobs: a bar on a terminal, plain lines in CI.
+
+    Args:
+        total: jobs.
+    """
+
+    def __init__(self, total: int) -> None:
+        terminal = sys.stderr.isatty()
+        self._plain = not terminal and bool(os.environ.get("CI"))
+        self._total, self._done = total, 0
+        columns = (TextColumn("{task.completed}/{task.total} jobs"), BarColumn(bar_width=12))
+        console = Console(stderr=True)
+        self._bar = Progress(
+            *columns, TimeElapsedColumn(), console=console, transient=True, disable=not terminal
+        )
+        self._task = self._bar.add_task("", total=total)
+
+    def __enter__(self) -> "Jobs":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def finish(self, name: str, failure: str) -> None:
+        """A job ended."""
+        self._done += 1
+        self._bar.update(self._task, advance=1)
+        if self._plain:
+            say(f"[{self._done}/{self._total}] job {name}: {'failed' if failure else 'done'}")
 
 
 def _weight(case: Case) -> float:

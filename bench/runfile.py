@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,8 @@ from bench import fields
 SCHEMA = 1
 _HEADER_NEEDED = ("schema", "environment", "environment_hash", "code_hash")
 _RECORD_NEEDED = ("key", "status", "loss", "implementation", "pass")
+Row = tuple[dict[str, Any], dict[str, Any]]
+"""A record, and the header of the run that holds it."""
 
 
 class RunFileError(ValueError):
@@ -121,6 +123,24 @@ def _record_problem(record: dict[str, Any], needed: Sequence[str]) -> str | None
     return fields.record_problem(record, (*_RECORD_NEEDED, *needed, *measured))
 
 
+def merge(rows: Iterable[Row]) -> dict[str, Row]:
+    """Each key's best row, in whatever order and groups rows are merged.
+
+    The best is one that is ok; of several the one whose run is newer; of these the last by content.
+    """
+    best: dict[str, Row] = {}
+    for row in rows:
+        key = row[0]["key"]
+        best[key] = max(best[key], row, key=_rank) if key in best else row
+    return best
+
+
+def _rank(row: Row) -> tuple[bool, str, str]:
+    record, header = row
+    content = json.dumps([record, header], sort_keys=True)
+    return record["status"] == "ok", header.get("created") or "", content
+
+
 class Writer:
     """Appends records to a run file, alone: a second writer is turned away. Use it in ``with``.
 
@@ -136,7 +156,7 @@ class Writer:
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path = path
         self.header = header
-        self._file = _open_locked(path)
+        self._file = open_locked(path)
         try:
             self.records = self._resume(header)
         except BaseException:
@@ -144,12 +164,12 @@ class Writer:
             raise
 
     def _resume(self, header: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        if _is_unfinished_header(self.path.read_bytes()):  # new, or killed in its first line
+        if is_unfinished(self.path.read_bytes()):  # new, or killed in its first line
             self._file.truncate(0)
             self._append(header)
             return {}
         run = read(self.path)
-        changed = _differences(run.header, header)
+        changed = differences(run.header, header)
         if changed:
             raise StaleRunError(
                 f"{self.path} was measured with another {', '.join(changed)}; "
@@ -199,7 +219,12 @@ def set_aside(path: Path) -> Path:
     return path.rename(target)
 
 
-def _open_locked(path: Path) -> IO[bytes]:
+def open_locked(path: Path) -> IO[bytes]:
+    """A file to append to, which nobody else can open so until it is closed.
+
+    Raises:
+        RunFileError: it cannot be written, or somebody else writes it.
+    """
     if path.exists() and not path.is_file():
         raise RunFileError(f"{path} cannot be written: it is not a regular file")
     try:
@@ -218,13 +243,13 @@ def _open_locked(path: Path) -> IO[bytes]:
     return file
 
 
-def _is_unfinished_header(content: bytes) -> bool:
+def is_unfinished(content: bytes) -> bool:
     """Whether nothing would be lost by starting anew: never true of a file of another kind."""
     start = b'{"schema": '
     return b"\n" not in content and content[: len(start)] == start[: len(content)]
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What differs between two headers that matters for a number."""
     before, now = old["environment"], new["environment"]
     names = [

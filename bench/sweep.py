@@ -60,11 +60,15 @@ class Outcome:
         records: records of the asked cases that are in the run file, earlier sessions' included.
         measured: how many of them this session measured.
         left: cases that the budget left out.
+        missing: cases without a record, because the job that was to measure them failed.
+        failed: whether a job failed.
     """
 
     records: list[dict[str, Any]]
     measured: int
     left: int
+    missing: int = 0
+    failed: bool = False
 
 
 def open_run(
@@ -129,14 +133,14 @@ def sweep(
     """
     ceilings = Ceilings.of(writer.header.get("calibration"))
     keys = {case_key(case, writer.header): case for case in cases}
-    batches = groups.group(list(keys.values())) if paired else [[case] for case in keys.values()]
+    batches = in_turn(list(keys.values()), paired)
     clock = _Clock(limits.budget_s)
     worker = Worker(cases[0].device, limits.memory_bytes)
     measured = left = 0
     try:
         for batch in batches:
             found = [writer.records.get(case_key(case, writer.header)) for case in batch]
-            if _are_done(found, paired, errors):
+            if are_done(found, paired, errors):
                 for case in batch:
                     progress.skip(case)
                 continue
@@ -182,7 +186,13 @@ def describe(case: Case, header: dict[str, Any]) -> dict[str, Any]:
     return {"key": key, **case.describe(), "inputs_id": identity(case.inputs)}
 
 
-def _are_done(records: Sequence[dict[str, Any] | None], paired: bool, errors: bool) -> bool:
+def in_turn(cases: Sequence[Case], paired: bool) -> list[list[Case]]:
+    """Cases that are timed together: groups if they are paired, else each alone."""
+    return groups.group(cases) if paired else [[case] for case in cases]
+
+
+def are_done(records: Sequence[dict[str, Any] | None], paired: bool, errors: bool) -> bool:
+    """Whether measuring cases that are timed together again would give the same."""
     if not all(_is_done(record, errors) for record in records):
         return False
     return not paired or groups.is_complete(records)

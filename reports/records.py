@@ -1,7 +1,7 @@
 """Run files as one table of records."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench import runfile
 from bench.fields import ACCURACY, CASE
-from bench.runfile import Run
+from bench.runfile import Run, merge
 from reports import foreign
 
 MEASURED = (
@@ -31,8 +31,6 @@ TOLD = ("encoder", "data", "precision")
 OF_THE_LOSS = ("loss", "implementation", "hyperparameters", "options")
 """Settings that a record says without."""
 TEXTS = ("contender", "options", "products", "reason")
-Row = tuple[dict[str, Any], dict[str, Any]]
-"""A record, and the header of the run that holds it."""
 
 
 def load(paths: Sequence[Path]) -> pd.DataFrame:
@@ -56,24 +54,6 @@ def open_run(path: Path) -> Run:
         RunFileError: a file that is missing or damaged.
     """
     return foreign.read(path) if foreign.recognises(path) else runfile.read(path, tuple(CASE))
-
-
-def merge(rows: Iterable[Row]) -> dict[str, Row]:
-    """Each key's best row, in whatever order and groups rows are merged.
-
-    The best is one that is ok; of several the one whose run is newer; of these the last by content.
-    """
-    best: dict[str, Row] = {}
-    for row in rows:
-        key = row[0]["key"]
-        best[key] = max(best[key], row, key=_rank) if key in best else row
-    return best
-
-
-def _rank(row: Row) -> tuple[bool, str, str]:
-    record, header = row
-    content = json.dumps([record, header], sort_keys=True)
-    return record["status"] == "ok", header.get("created") or "", content
 
 
 def to_frame(runs: Sequence[Run]) -> pd.DataFrame:

@@ -1,22 +1,26 @@
 """``lossbench pretrain``. torch is imported inside, so that ``--help`` answers at once."""
 
 import itertools
-import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.console import FAILED, OK, say
+from bench.console import FAILED, OK, say, show
+from bench.options import takes_launcher
 
 if TYPE_CHECKING:
+    from bench.launch import Launcher
     from bench.pretraining.config import Config
     from bench.pretraining.run import Plan
 
 LOSSES = "barlow_twins,nt_xent,smi,vicreg"
 
 
+@takes_launcher
 def pretrain(
+    launcher: "Launcher | None",
     preset: Annotated[
         str, typer.Option(help="Published settings; --preset list prints them.")
     ] = "digits",
@@ -78,14 +82,12 @@ def pretrain(
     changes = _changes(shared, data=data, epochs=epochs, batch=batch)
     configs = _configs(preset, loss.split(","), implementation.split(","), changes, own)
     plan = Plan(steps, checkpoint, every, pick("--on-nan", on_nan, ON_NAN), evaluate)
-    records = _run_all(configs, plan, present_device(device or None), out, restart)
-    if not records:  # the first process of the job prints them
-        return OK
-    if as_json:
-        print(json.dumps(records, indent=1))
-    else:
-        display.steps(records)
-    return FAILED if any(record["status"] != "ok" for record in records) else OK
+    there = (launcher and launcher.there(device)) or present_device(device)
+    how: tuple[Any, ...] = (configs, out, plan, there, restart)
+    records, failed = _share(launcher, *how) if launcher else (_run_all(*how), False)
+    if records:  # else another process of the job prints them
+        show(records, as_json, display.steps)
+    return FAILED if failed or any(record["status"] != "ok" for record in records) else OK
 
 
 def _changes(set_: list[str], **named: Any) -> dict[str, Any]:
@@ -125,8 +127,30 @@ def _of_the_loss(text: str, losses_: list[str], ways: list[str]) -> tuple[str, s
     return loss, way, entry
 
 
+def _share(
+    launcher: "Launcher",
+    configs: "list[Config]",
+    out: Path,
+    plan: "Plan",
+    device: str,
+    restart: bool,
+) -> tuple[list[dict[str, Any]], bool]:
+    """Run in jobs, whose tasks are the processes of a run: the records, and whether one failed."""
+    from bench.pretraining import records
+    from bench.shards import Work, share
+
+    work = Work(
+        [[config] for config in configs],
+        lambda config, header: records.key(config, launcher.tasks, plan.steps, header),
+        lambda found: _is_done(found[0], plan),
+        partial(_run_all, plan=plan, device=device, restart=False),
+    )
+    shared = share(launcher, work, out, restart)
+    return [record for record in shared.records if record], shared.failed
+
+
 def _run_all(
-    configs: "list[Config]", plan: "Plan", device: str, out: Path, restart: bool
+    configs: "list[Config]", out: Path, plan: "Plan", device: str, restart: bool
 ) -> list[dict[str, Any]]:
     """Run what the run file does not hold yet; the first process of a job writes it."""
     from bench.ceilings import Ceilings
