@@ -285,7 +285,11 @@ def run(
 
 
 def run_in_turn(
-    configs: Sequence[Config], plan: Plan, device: str, ceilings: Ceilings | None, progress: Progress
+    configs: Sequence[Config],
+    plan: Plan,
+    device: str,
+    ceilings: Ceilings | None,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """Train configurations in turn, so that the ratio of their steps can be believed.
 
