@@ -18,6 +18,7 @@ from bench.pretraining.command import pretrain
 
 if TYPE_CHECKING:
     from bench.case import Case
+    from bench.pretraining.steps import Step
     from bench.runfile import Writer
 
 app = make_app(
@@ -51,7 +52,10 @@ def count(cases: "list[Case]", as_json: AsJson = False) -> int:
 @app.command("predict")
 @takes_cases
 def predict_cases(
-    cases: "list[Case]",
+    cases: "list[Case] | list[Step]",
+    preset: Annotated[
+        str, typer.Option(help="A whole step of pretraining by these settings: --set changes them.")
+    ] = "",
     gpu: Annotated[str, typer.Option(help="GPUs that need not be here, or all.")] = "",
     gpu_spec: Annotated[
         Path | None, typer.Option(help="A datasheet of yours, of the form of bench/gpus.json.")
@@ -65,13 +69,11 @@ def predict_cases(
     from rich.console import Console
     from rich.progress import track
 
-    from bench import display
     from bench.devices import choose
-    from bench.predict import Predictor
 
+    predictor, show = _predicting(bool(preset))
     gc.freeze()  # what was imported is not garbage, and takes long to look through
     devices = choose(gpu, gpu_spec, link, cases[0].device)
-    predictor = Predictor()
     work = track(
         [(case, device) for case in cases for device in devices],
         "predicting",
@@ -79,11 +81,24 @@ def predict_cases(
         transient=True,
     )
     records = [predictor.predict(case, device) for case, device in work]
-    _print(records, as_json, partial(display.predictions, devices=devices))
+    _print(records, as_json, partial(show, devices=devices))
     if link and all(case.world == 1 for case in cases):
         say("one device sends nothing over a link: add --world 8")
     statuses = {record["status"] for record in records}
     return OK if "ok" in statuses and "error" not in statuses else FAILED
+
+
+def _predicting(steps: bool) -> tuple[Any, Any]:
+    """What predicts cases or steps, and what shows them."""
+    if steps:
+        from bench.pretraining.display import predictions as steps_shown
+        from bench.pretraining.scaling import StepPredictor
+
+        return StepPredictor(), steps_shown
+    from bench.display import predictions
+    from bench.predict import Predictor
+
+    return Predictor(), predictions
 
 
 @app.command("calibrate")
@@ -148,7 +163,8 @@ def run(
     timeout_s = parse_seconds(timeout)
     for name in environment.shadowed_distributions():
         say(f"warning: lossbench's package {name} hides the installed distribution {name}")
-    writer, aside = open_run(out, cases[0].device, restart, memory_bytes)
+    facts = {"memory_limit_bytes": memory_bytes} if memory_bytes else None
+    writer, aside = open_run(out, cases[0].device, restart, facts)
     if aside:
         say(f"{out} came from other code or another environment: kept as {aside}")
     if frontier:

@@ -1,7 +1,7 @@
 """A sweep: a list of cases, most important first, to a run file. Resumable, budgeted."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,7 +68,11 @@ class Outcome:
 
 
 def open_run(
-    path: Path, device: str, restart: bool = False, memory_bytes: int | None = None
+    path: Path,
+    device: str,
+    restart: bool = False,
+    facts: Mapping[str, Any] | None = None,
+    calibration: dict[str, Any] | None = None,
 ) -> tuple[Writer, Path | None]:
     """Open a run file for this machine and code.
 
@@ -76,34 +80,34 @@ def open_run(
         path: the run file.
         device: "cpu" or "cuda".
         restart: set a file of other code or another environment aside and start anew.
-        memory_bytes: of the device that is emulated, if one is.
+        facts: further ones of the environment, such as the memory of a device that is emulated.
+        calibration: of the device; default: one is made for a new file.
 
     Returns:
         The writer, and the path of a file that was set aside.
     """
-    facts = environment.describe(device, torch.get_num_threads())
-    if memory_bytes is not None:
-        facts["memory_limit_bytes"] = memory_bytes
+    described = {**environment.describe(device, torch.get_num_threads()), **(facts or {})}
     header = {
         "schema": SCHEMA,
-        "environment": facts,
-        "environment_hash": environment.content_hash(facts),
+        "environment": described,
+        "environment_hash": environment.content_hash(described),
         **environment.source_state(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+    def new() -> Writer:
+        found = calibration or calibrate(device).describe()
+        return Writer(path, {**header, "calibration": found})
+
     if not path.exists():
-        return Writer(path, _calibrated(header, device)), None
+        return new(), None
     try:
         return Writer(path, header), None
     except StaleRunError:
         if not restart:
             raise
         aside = set_aside(path)
-        return Writer(path, _calibrated(header, device)), aside
-
-
-def _calibrated(header: dict[str, Any], device: str) -> dict[str, Any]:
-    return {**header, "calibration": calibrate(device).describe()}
+        return new(), aside
 
 
 def sweep(

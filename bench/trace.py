@@ -8,7 +8,7 @@ fused kernels are launched as on a GPU of compute capability 9.0, and written do
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
@@ -124,6 +124,26 @@ def trace(case: Case, counter: bool = False, run: bool = False) -> Trace:
         if isinstance(flops, FlopCounterMode):
             tracer.found.macs = flops.get_total_flops() // 2
         return tracer.found
+
+
+def follow(calls: Sequence[Callable[[], object]], live: Sequence[Tensor]) -> list[Trace]:
+    """Follow calls one after another, on tensors of a ``FakeTensorMode`` that is on.
+
+    Args:
+        calls: what is done.
+        live: tensors that were there before, which do not count as held.
+
+    Returns:
+        A trace of each call; what it holds includes what those before it left.
+    """
+    tracer = _Tracer(tuple(live), skips=False)
+    traces = []
+    with tracer, saved_tensors_hooks(tracer.save, lambda tensor: tensor):
+        for call in calls:
+            call()
+            traces.append(tracer.found)
+            tracer.found = Trace()
+    return traces
 
 
 def _valueless(case: Case) -> tuple[AbstractContextManager[Any], str]:
@@ -372,7 +392,9 @@ def _operation(
         return None
     out = kwargs.get("out")
     read = [each for each in _tensors((args, tuple(kwargs.values()))) if each is not out]
-    moved = sum(map(_bytes, (*read[kind.overwrites :], *_tensors(result))))
+    # a list that is written to in place is not returned
+    written = result if result is not None or kind.written is None else args[kind.written]
+    moved = sum(map(_bytes, (*read[kind.overwrites :], *_tensors(written))))
     if kind.formula is None:
         return Operation(0, "", moved)
     # formulas do not know the dtype that a product may be asked for

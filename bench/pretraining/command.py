@@ -56,7 +56,7 @@ def pretrain(
     """Pretrain an encoder by each loss and time every phase of the step."""
     from bench.options import present_device
     from bench.pretraining import display
-    from bench.pretraining.config import PRESETS
+    from bench.pretraining.config import PRESETS, spread
     from bench.pretraining.run import ON_NAN, Plan
     from losses import pick
 
@@ -72,7 +72,7 @@ def pretrain(
         if value < 0:
             raise ValueError(f"{name} must be 1 or more, got {value}")
     changes = _changes(set_, data=data, epochs=epochs, batch=batch)
-    configs = _configs(preset, loss.split(","), implementation.split(","), changes)
+    configs = spread(preset, loss.split(","), implementation.split(","), changes)
     plan = Plan(steps, checkpoint, every, pick("--on-nan", on_nan, ON_NAN), evaluate)
     records = _run_all(configs, plan, present_device(device or None), out, restart)
     if not records:  # the first process of the job prints them
@@ -92,21 +92,6 @@ def _changes(set_: list[str], **named: Any) -> dict[str, Any]:
     return found | {name: value for name, value in named.items() if value}
 
 
-def _configs(
-    preset: str, losses_: list[str], ways: list[str], changes: dict[str, Any]
-) -> "list[Config]":
-    from bench.pretraining.config import from_preset
-
-    configs = [
-        from_preset(preset, loss=loss, implementation=way, **changes)
-        for loss in losses_
-        for way in ways
-    ]
-    if len({each.label for each in configs}) < len(configs):
-        raise ValueError("a loss and implementation were given twice")
-    return configs
-
-
 def _run_all(
     configs: "list[Config]", plan: "Plan", device: str, out: Path, restart: bool
 ) -> list[dict[str, Any]]:
@@ -118,12 +103,14 @@ def _run_all(
     from bench.sweep import open_run
 
     with joined(device) as job:
+        calibration = job.calibration(device)
         if job.rank:
             for config in configs:
                 if not job.agree(None):
                     _run(config, plan, device, None, Steps(quiet=True), job)
             return []
-        writer, aside = open_run(out, device, restart)
+        facts = {"processes": job.world} if job.world > 1 else None
+        writer, aside = open_run(out, device, restart, facts, calibration)
         if aside:
             say(f"{out} came from other code or another environment: kept as {aside}")
         found = []

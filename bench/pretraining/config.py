@@ -1,7 +1,7 @@
 """What is trained and how: settings, presets as data, and what does not go together."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin
@@ -142,6 +142,24 @@ def from_preset(name: str, **changes: Any) -> Config:
         losses.pick("setting", key, known)
     settings |= changes
     return Config(**{**settings, "projector": tuple(settings["projector"])})
+
+
+def spread(
+    preset: str, losses_: Sequence[str], ways: Sequence[str], changes: Mapping[str, Any]
+) -> list[Config]:
+    """The settings of a preset for each loss and implementation.
+
+    Raises:
+        ValueError: as ``from_preset``, or one of them is named twice.
+    """
+    configs = [
+        from_preset(preset, loss=loss, implementation=way, **changes)
+        for loss in losses_
+        for way in ways
+    ]
+    if len({each.label for each in configs}) < len(configs):
+        raise ValueError("a loss and implementation were given twice")
+    return configs
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:

@@ -3,17 +3,42 @@
 import os
 import sys
 import textwrap
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bench.console import say
+from bench.display import brief
+
+if TYPE_CHECKING:
+    from bench.predict import Device
 
 PLAIN_STEPS = 10
 """Lines that a run prints in CI."""
+NOT_MODELLED = (
+    "Not modelled: reading and augmenting images, stragglers, torch.compile of the network; links "
+    "are rings over all devices, and what the backward pass hides of a reduction costs nothing."
+)
+TIMES = {
+    "predicted_network_ms": ("network", brief),
+    "predicted_optimizer_ms": ("optimizer", brief),
+    "predicted_loss_ms": ("loss", brief),
+    "predicted_communication_ms": ("its link", brief),
+    "predicted_gradient_reduction_ms": ("gradients", brief),
+    "predicted_step_ms": ("step", brief),
+}
+FOLLOWS = {
+    "predicted_images_per_s": ("images/s", brief),
+    "predicted_efficiency": ("eff.", "{:.0%}".format),
+    "predicted_loss_share": ("loss", "{:.1%}".format),
+    "predicted_communication_share": ("link", "{:.1%}".format),
+    "predicted_peak_bytes": ("GB", lambda size: brief(size / 1e9)),
+    "fits": ("fits", lambda fits: "yes" if fits else "NO"),
+    "schedule_device_hours": ("device h", lambda hours: "-" if hours is None else brief(hours)),
+}
 
 
 class Steps:
@@ -85,6 +110,48 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
     return [
         form.format(known[name]) if known.get(name) is not None else "-" for name, form in shown
     ]
+
+
+def predictions(records: list[dict[str, Any]], devices: "Sequence[Device]") -> None:
+    """Print what steps were predicted to take on each device, by part, and what follows."""
+    for device in devices:
+        own = [r for r in records if r["gpu"] == device.name and r["status"] == "ok"]
+        if not own:
+            continue
+        size = f"{device.memory_bytes / 1e9:.0f} GB"
+        _say(f"{device.title}, {size}, {_what(own[0])}. {device.assumption}")
+        print("Milliseconds of a step:")
+        _table(own, TIMES)
+        print("Shares of the step, memory of a device, and the schedule (EXTRAPOLATED):")
+        _table(own, FOLLOWS)
+    for reason in dict.fromkeys(
+        f"{r['loss']} {r['implementation']}: {r['reason']}" for r in records if r["reason"]
+    ):
+        _say(reason)
+    _say(NOT_MODELLED)
+
+
+def _what(record: Mapping[str, Any]) -> str:
+    return (
+        f"{record['pretrain_encoder']}, {record['pretrain_image_size']} pixels, "
+        f"{record['pretrain_precision']}"
+    )
+
+
+def _table(records: list[dict[str, Any]], columns: Mapping[str, tuple[str, Any]]) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("loss", overflow="fold")  # gives way, so that no number is cut
+    for title in ("N", "W", *(title for title, _ in columns.values())):
+        table.add_column(title, justify="right", no_wrap=True)
+    for record in records:
+        name = f"{record['loss']} {record['chosen']} {record['distribution']}"
+        cells = [show(record.get(name)) for name, (_, show) in columns.items()]
+        table.add_row(name, str(record["batch"]), str(record["world"]), *cells)
+    Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+def _say(text: str) -> None:
+    print(textwrap.fill(text, width=80))
 
 
 def presets(known: Mapping[str, Mapping[str, Any]]) -> None:

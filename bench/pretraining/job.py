@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from bench import links
+from bench.calibrate import calibrate
+
 PATIENCE = timedelta(seconds=60)
 """Without a word of another process: it is gone, and the job ends."""
 
@@ -42,6 +45,16 @@ class Job:
         box = [decision]
         dist.broadcast_object_list(box)
         return box[0]
+
+    def calibration(self, device: str) -> dict[str, Any] | None:
+        """What all processes measure at the same time: ceilings and the link, as a header has them.
+
+        None for a single process: it has nobody to wait for.
+        """
+        if self.world == 1:
+            return None
+        ceilings = calibrate(device, dist.barrier)
+        return {**ceilings.describe(), **links.measure(device).describe()}
 
 
 ALONE = Job()

@@ -23,7 +23,7 @@ def count_as_json(*arguments):
 
 def test_an_option_reaches_only_the_implementation_it_names():
     setting = "smi.chunked.workspace_bytes=4096,smi.lambda_=2"
-    cases = select_cases(loss="smi,vicreg", batch="8", dim="16", set_=setting, device="cpu")
+    cases = select_cases(loss="smi,vicreg", batch="8", dim="16", set_=[setting], device="cpu")
     for case in cases:
         chunked = (case.loss, case.implementation) == ("smi", "chunked")
         assert case.options == ({"workspace_bytes": 4096} if chunked else {})

@@ -1,0 +1,100 @@
+"""Steps of pretraining jobs, chosen by lists: what is predicted for any number of devices."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import losses
+from bench.case import LIMIT, Case
+from bench.console import parse_list
+from bench.options import parse_numbers
+from bench.pretraining import records
+from bench.pretraining.config import Config, parse_settings, spread
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pretraining step of a job.
+
+    Attributes:
+        config: what is trained.
+        world: devices, W.
+        device: "cpu" or "cuda".
+    """
+
+    config: Config
+    world: int
+    device: str
+
+    @property
+    def case(self) -> Case:
+        """The loss as one device sees it, local or gathered."""
+        case = records.loss_case(self.config, self.device)
+        return replace(case, world=self.world, distribution=self.config.distribution)
+
+    @property
+    def alone(self) -> "Step":
+        """The same on one device, where there is nobody to share a batch with."""
+        return replace(self, world=1, config=replace(self.config, distribution="local"))
+
+    def describe(self) -> dict[str, Any]:
+        """Fields of a record."""
+        settings = {f"pretrain_{name}": value for name, value in self.config.describe().items()}
+        return {
+            **records.loss_case(self.config, self.device).describe(),
+            "pass": records.PASS,
+            "world": self.world,
+            "distribution": self.config.distribution,
+            **settings,
+        }
+
+
+def select_steps(
+    preset: str,
+    device: str,
+    *,
+    loss: str | None = None,
+    implementation: str | None = None,
+    batch: str | None = None,
+    world: str | None = None,
+    distribution: str | None = None,
+    set_: Sequence[str] = (),
+) -> list[Step]:
+    """Steps of a preset, for each of the values that comma-separated lists name.
+
+    Args:
+        preset: settings.
+        device: "cpu" or "cuda".
+        loss: default: all that the distribution is known of.
+        implementation: default: auto.
+        batch: samples per device; default: the preset's.
+        world: numbers of devices; default: 1.
+        distribution: default: local.
+        set_: settings as NAME=VALUE.
+
+    Raises:
+        ValueError: a value that no step accepts.
+    """
+    ways = parse_list("--implementation", implementation or "auto")
+    batches = [{"batch": number} for number in parse_numbers("--batch", batch)] or [{}]
+    spreads = parse_list("--distribution", distribution or "local")
+    settings = parse_settings(set_)
+    configs: list[Config] = []
+    for how, size in itertools.product(spreads, batches):
+        named = parse_list("--loss", loss) if loss else _having(how)
+        configs += spread(preset, named, ways, {**settings, **size, "distribution": how})
+    for config in configs:
+        known = losses.distributions(config.loss)
+        losses.pick(f"distribution of {config.loss}", config.distribution, known)
+    worlds = dict.fromkeys(parse_numbers("--world", world) or [1])
+    for number in worlds:
+        if not 1 <= number < LIMIT:
+            raise ValueError(f"world must be at least 1 and below 2^31, got {number}")
+    return [Step(config, number, device) for config in configs for number in worlds]
+
+
+def _having(distribution: str) -> list[str]:
+    """Losses that a distribution is known of."""
+    losses.pick("distribution", distribution, losses.DISTRIBUTIONS)
+    return [name for name in losses.names() if distribution in losses.distributions(name)]
