@@ -17,13 +17,13 @@ CALLS = 10
 
 @dataclass(frozen=True)
 class Link:
-    """A link as collectives use it, in rings over all devices.
+    """A link as collectives use it: gathers in rings over all devices, sums in trees.
 
     Attributes:
-        all_gather_gb_per_s: 10^9 bytes/s that each device sends, or receives, when tensors are
-            gathered or scattered.
+        all_gather_gb_per_s: 10^9 bytes/s that each device receives when tensors are gathered, or
+            scattered.
         all_reduce_gb_per_s: the same when they are added up.
-        step_us: microseconds from one device to the next in the ring.
+        step_us: microseconds from one device to the next.
     """
 
     all_gather_gb_per_s: float
@@ -43,21 +43,26 @@ class Link:
         rates = {"all_gather": self.all_gather_gb_per_s, "all_reduce": self.all_reduce_gb_per_s}
         return {"link_gb_per_s": rates, "link_us": self.step_us}
 
-    def gather_ms(self, moved_bytes: float, steps: int) -> float:
-        """Milliseconds of gathering and scattering.
+    def gather_ms(self, moved_bytes: float, world: int, rounds: int = 2) -> float:
+        """Milliseconds of gathering, and of scattering what comes back.
 
         Args:
             moved_bytes: received by each device.
-            steps: of the ring.
+            world: devices.
+            rounds: 1 if nothing comes back.
         """
-        return self._ms(self.all_gather_gb_per_s, moved_bytes, steps)
+        return self._ms(self.all_gather_gb_per_s, moved_bytes, rounds * (world - 1))
 
-    def reduce_ms(self, moved_bytes: float, steps: int) -> float:
-        """Milliseconds of adding up; arguments as those of ``gather_ms``."""
-        return self._ms(self.all_reduce_gb_per_s, moved_bytes, steps)
+    def reduce_ms(self, moved_bytes: float, world: int) -> float:
+        """Milliseconds of adding up, up a tree and down again; arguments as ``gather_ms``."""
+        return self._ms(self.all_reduce_gb_per_s, moved_bytes, _tree_steps(world))
 
     def _ms(self, rate: float, moved_bytes: float, steps: int) -> float:
         return moved_bytes / rate / 1e6 + steps * self.step_us / 1e3 if moved_bytes else 0.0
+
+
+def _tree_steps(world: int) -> int:
+    return 2 * (world - 1).bit_length()
 
 
 def measure(device: str) -> Link:
@@ -76,7 +81,7 @@ def measure(device: str) -> Link:
     return Link(
         all_gather_gb_per_s=others * part.nbytes / gather_s / 1e9,
         all_reduce_gb_per_s=2 * others / job.size * large.nbytes / reduce_s / 1e9,
-        step_us=_seconds(device, lambda: dist.all_reduce(one)) / (2 * others) * 1e6,
+        step_us=_seconds(device, lambda: dist.all_reduce(one)) / _tree_steps(job.size) * 1e6,
     )
 
 

@@ -72,10 +72,10 @@ def predict_communication(case: Case, link: Link) -> dict[str, Any]:
     job = losses.Exchange(case.batch, case.dim, case.world, element_bytes(case.dtype), case.pass_)
     gathered = losses.all_gather_bytes(job) if case.distribution == "gather" else 0
     official = losses.spec(case.loss).communicated_bytes(job)
-    steps = (case.world - 1) * (2 if case.pass_ == "step" else 1)
+    rounds = 2 if case.pass_ == "step" else 1
     return {
-        "communication_ms": link.gather_ms(gathered, steps),
-        "official_communication_ms": link.gather_ms(official, steps),
+        "communication_ms": link.gather_ms(gathered, case.world, rounds),
+        "official_communication_ms": link.gather_ms(official, case.world, rounds),
     }
 
 

@@ -42,6 +42,13 @@ OVERWRITES = {"copy_", "fill_", "zero_", "normal_"}
 """What these write over they do not read."""
 REDUCES = {"mse_loss", "smooth_l1_loss", "huber_loss"}
 """These make a tensor of the shape of their inputs and reduce it, in one call."""
+_COUNTED_AS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+        torch.ops.aten._scaled_dot_product_flash_attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
+        torch.ops.aten._scaled_dot_product_flash_attention_backward,
+}  # fmt: skip
+"""Matrix products that ``FlopCounterMode`` does not know, as others of the same shapes."""
 KEEPS = {"mse_loss", "smooth_l1_loss"}
 """What these return keeps the memory of a tensor of the shape of their inputs."""
 
@@ -332,7 +339,7 @@ def _kind(func: Any) -> _Kind:
     return _Kind(
         name=schema.name,
         host=HOSTS.get(func) if CAN_RECORD else None,
-        formula=flop_registry.get(func._overloadpacket),
+        formula=flop_registry.get(_COUNTED_AS.get(func._overloadpacket, func._overloadpacket)),
         is_work=not (space == "prim" or name in NO_WORK),
         is_functional=not any(each.alias_info for each in (*schema.arguments, *schema.returns)),
         written=_written(func),
@@ -400,7 +407,8 @@ def _operation(
     # formulas do not know the dtype that a product may be asked for
     known = [each for each in args if not isinstance(each, torch.dtype)]
     macs = kind.formula(*known, **kwargs, out_val=result) // 2
-    return Operation(macs, _precision(read[-1]) if macs else "", moved)
+    # what is added comes before the operands, statistics after them
+    return Operation(macs, _precision(read[1]) if macs else "", moved)
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -97,7 +97,7 @@ def _run_all(
 ) -> list[dict[str, Any]]:
     """Run what the run file does not hold yet; the first process of a job writes it."""
     from bench.ceilings import Ceilings
-    from bench.pretraining import records
+    from bench.pretraining import records, scaling
     from bench.pretraining.display import Steps
     from bench.pretraining.job import joined
     from bench.sweep import open_run
@@ -115,14 +115,16 @@ def _run_all(
             say(f"{out} came from other code or another environment: kept as {aside}")
         found = []
         with writer, Steps() as progress:
-            ceilings = Ceilings.of(writer.header.get("calibration"))
+            calibration = writer.header.get("calibration")
+            ceilings = Ceilings.of(calibration)
             for config in configs:
                 key = records.key(config, job.world, plan.steps, writer.header)
                 known = writer.records.get(key)
                 if not job.agree(_is_done(known, plan)):
                     fields = _run(config, plan, device, ceilings, progress, job)
                     about = records.describe(config, device, job.world)
-                    writer.append({"key": key, **about, **fields})
+                    told = scaling.expected(config, job.world, device, calibration)
+                    writer.append({"key": key, **about, **told, **fields})
                 found.append(writer.records[key])
     return found
 

@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 PLAIN_STEPS = 10
 """Lines that a run prints in CI."""
 NOT_MODELLED = (
-    "Not modelled: reading and augmenting images, stragglers, torch.compile of the network; links "
-    "are rings over all devices, and what the backward pass hides of a reduction costs nothing."
+    "Link: what the loss communicates. Reduce: what the backward pass does not hide of the "
+    "gradients' all-reduce. Eff.: images/s of a device, to one alone. Not modelled: reading and "
+    "augmenting images, stragglers, slower links between machines, what hiding costs."
 )
 TIMES = {
     "predicted_network_ms": ("network", brief),
     "predicted_optimizer_ms": ("optimizer", brief),
     "predicted_loss_ms": ("loss", brief),
-    "predicted_communication_ms": ("its link", brief),
-    "predicted_gradient_reduction_ms": ("gradients", brief),
+    "predicted_communication_ms": ("link", brief),
+    "predicted_gradient_reduction_ms": ("reduce", brief),
     "predicted_step_ms": ("step", brief),
 }
 FOLLOWS = {
@@ -90,7 +91,7 @@ def steps(records: list[dict[str, Any]]) -> None:
     for column in ("images/s", "ms a step", "loss share", "peak GB", "steps", "last loss"):
         table.add_column(column, justify="right", no_wrap=True)
     for record in records:
-        table.add_row(f"{record['loss']} {record['chosen']}", *_cells(record))
+        table.add_row(_label(record), *_cells(record))
     Console(markup=False, emoji=False, highlight=False).print(table)
     for record in records:
         name = f"{record['loss']} {record['implementation']}"
@@ -114,39 +115,44 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
 
 def predictions(records: list[dict[str, Any]], devices: "Sequence[Device]") -> None:
     """Print what steps were predicted to take on each device, by part, and what follows."""
+    done = [record for record in records if record["status"] == "ok"]
     for device in devices:
-        own = [r for r in records if r["gpu"] == device.name and r["status"] == "ok"]
-        if not own:
-            continue
-        size = f"{device.memory_bytes / 1e9:.0f} GB"
-        _say(f"{device.title}, {size}, {_what(own[0])}. {device.assumption}")
-        print("Milliseconds of a step:")
-        _table(own, TIMES)
-        print("Shares of the step, memory of a device, and the schedule (EXTRAPOLATED):")
-        _table(own, FOLLOWS)
-    for reason in dict.fromkeys(
-        f"{r['loss']} {r['implementation']}: {r['reason']}" for r in records if r["reason"]
-    ):
-        _say(reason)
-    _say(NOT_MODELLED)
+        own = [record for record in done if record["gpu"] == device.name]
+        for what in dict.fromkeys(map(_what, own)):
+            _say(f"{device.title}, {device.memory_bytes / 1e9:.0f} GB. {device.assumption}")
+            rows = [record for record in own if _what(record) == what]
+            _table(f"{what}, ms of a step", rows, TIMES)
+            _table("shares, memory, schedule (EXTRAPOLATED)", rows, FOLLOWS)
+    failed = [record for record in records if record["status"] != "ok"]
+    for label, reason in dict.fromkeys((_label(each), each["reason"]) for each in failed):
+        _say(f"{label}: {reason}")
+    if done:
+        _say(NOT_MODELLED)
 
 
 def _what(record: Mapping[str, Any]) -> str:
     return (
         f"{record['pretrain_encoder']}, {record['pretrain_image_size']} pixels, "
-        f"{record['pretrain_precision']}"
+        f"N = {record['batch']}, {record['pretrain_precision']}, {record['distribution']}"
     )
 
 
-def _table(records: list[dict[str, Any]], columns: Mapping[str, tuple[str, Any]]) -> None:
+def _label(record: Mapping[str, Any]) -> str:
+    """Loss, and the implementation that runs."""
+    return f"{record['loss']} {record['chosen'] or record['implementation']}"
+
+
+def _table(
+    title: str, records: list[dict[str, Any]], columns: Mapping[str, tuple[str, Any]]
+) -> None:
+    print(f"{title}:")
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("loss", overflow="fold")  # gives way, so that no number is cut
-    for title in ("N", "W", *(title for title, _ in columns.values())):
-        table.add_column(title, justify="right", no_wrap=True)
+    for heading in ("W", *(heading for heading, _ in columns.values())):
+        table.add_column(heading, justify="right", no_wrap=True)
     for record in records:
-        name = f"{record['loss']} {record['chosen']} {record['distribution']}"
         cells = [show(record.get(name)) for name, (_, show) in columns.items()]
-        table.add_row(name, str(record["batch"]), str(record["world"]), *cells)
+        table.add_row(_label(record), str(record["world"]), *cells)
     Console(markup=False, emoji=False, highlight=False).print(table)
 
 

@@ -70,8 +70,11 @@ def follow_network(config: Config, device: str) -> Followed:
         if getattr(config, name):
             raise NotImplementedError(f"a network with {name} is not predicted: leave it out")
     products = "tf32" if config.precision == "tf32" else "ieee"
-    with losses.products(products), FakeTensorMode(), as_if_on(device):
-        network = Network(config)
+    with torch.device("meta"):
+        network = Network(config)  # new weights are drawn by code that looks at values
+    fakes = FakeTensorMode(allow_non_fake_inputs=True)
+    with losses.products(products), fakes, as_if_on(device):
+        network.to_empty(device="cpu")
         shape = (config.batch, 3, config.image_size, config.image_size)
         views = [torch.randn(shape) for _ in "ab"]
         optimizer = _optimizer(config, network, device)

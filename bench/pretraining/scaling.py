@@ -5,20 +5,26 @@ loss, as it is predicted alone; what the loss communicates; and the all-reduce o
 far as the backward pass does not hide it. The batch per device stays the same.
 
 ``DistributedDataParallel`` adds gradients up in buckets, from the last layers to the first, while
-the backward pass goes on: it hides all of it that takes no longer, but for the last bucket, which is
-full only when the pass is over. Collectives are rings over all devices with every step over the
-same link: there is no hierarchy of links, and no tree.
+the backward pass goes on: it hides all of it that takes no longer, but for the last bucket, which
+is full only when the pass is over. All devices are linked alike: views are gathered in a ring,
+gradients added up in a double binary tree (as NCCL does since 2.4), which moves as many bytes as a
+ring in fewer steps.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import losses
+from bench import environment
 from bench.case import element_bytes
+from bench.ceilings import Ceilings
+from bench.devices import HERE
 from bench.failures import guarded
 from bench.links import Link
 from bench.predict import Device, Predictor, predict_times
 from bench.pretraining import records
+from bench.pretraining.config import Config
 from bench.pretraining.followed import Followed, follow_network
 from bench.pretraining.steps import Step
 from bench.pretraining.throughput import schedule
@@ -84,6 +90,31 @@ class StepPredictor:
         return self._losses.predict(step.case, device)
 
 
+def expected(
+    config: Config, world: int, device: str, calibration: Mapping[str, Any] | None
+) -> dict[str, float]:
+    """What a run should take for a step, by what it calibrated: fields of its record.
+
+    Args:
+        config: what is trained.
+        world: processes of the job.
+        device: "cpu" or "cuda".
+        calibration: of the run's header.
+
+    Returns:
+        ``predicted_..._ms`` of ``PARTS`` and of the step, and ``predicted_peak_bytes``; nothing
+        where they are not known.
+    """
+    ceilings = Ceilings.of(calibration)
+    if ceilings is None:
+        return {}
+    title, memory = environment.hardware(device)
+    here = Device(HERE, title, memory, ceilings, "", Link.of(calibration))
+    found = StepPredictor().predict(Step(config, world, device), here)
+    names = [f"predicted_{part}_ms" for part in (*PARTS, "step")]
+    return {name: found[name] for name in (*names, "predicted_peak_bytes") if name in found}
+
+
 def _shared_loss(step: Step, device: Device) -> dict[str, Any]:
     """A loss whose work is shared out: a W-th of its multiply-adds, at the rate of large products.
 
@@ -139,7 +170,7 @@ def _communication_ms(step: Step, link: Link | None) -> float:
     moved = losses.communicated_bytes(config.loss, config.distribution, job)
     known = _link(step, link)
     send = known.reduce_ms if config.distribution == "allreduce" else known.gather_ms
-    return send(moved, 2 * (step.world - 1))
+    return send(moved, step.world)
 
 
 def _exposed_ms(step: Step, link: Link | None, network: Followed, backward_ms: float) -> float:
@@ -149,9 +180,7 @@ def _exposed_ms(step: Step, link: Link | None, network: Followed, backward_ms: f
     known, gradients = _link(step, link), network.state["gradient_bytes"]
     moved = 2 * (step.world - 1) / step.world * gradients
     last = min(1.0, BUCKET_BYTES / gradients)
-    whole_ms, last_ms = (
-        known.reduce_ms(share * moved, 2 * (step.world - 1)) for share in (1.0, last)
-    )
+    whole_ms, last_ms = (known.reduce_ms(share * moved, step.world) for share in (1.0, last))
     return max(whole_ms - backward_ms, last_ms)
 
 
