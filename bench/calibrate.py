@@ -33,7 +33,7 @@ class Stopwatch:
     Attributes:
         device: "cpu" or "cuda".
         barrier: waits for the other processes of a job, which measure the same at the same time;
-            None: this one is alone.
+            None: there is no job.
     """
 
     device: str

@@ -71,6 +71,8 @@ def predict_cases(
 
     from bench.devices import choose
 
+    if preset and not link and any(case.world > 1 for case in cases):
+        raise ValueError("devices that train together send gradients: add --link ib400")
     predictor, show = _predicting(bool(preset))
     gc.freeze()  # what was imported is not garbage, and takes long to look through
     devices = choose(gpu, gpu_spec, link, cases[0].device)

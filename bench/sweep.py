@@ -1,7 +1,7 @@
 """A sweep: a list of cases, most important first, to a run file. Resumable, budgeted."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,7 +72,7 @@ def open_run(
     device: str,
     restart: bool = False,
     facts: Mapping[str, Any] | None = None,
-    calibration: dict[str, Any] | None = None,
+    calibration: Callable[[], dict[str, Any]] | None = None,
 ) -> tuple[Writer, Path | None]:
     """Open a run file for this machine and code.
 
@@ -81,7 +81,7 @@ def open_run(
         device: "cpu" or "cuda".
         restart: set a file of other code or another environment aside and start anew.
         facts: further ones of the environment, such as the memory of a device that is emulated.
-        calibration: of the device; default: one is made for a new file.
+        calibration: makes that of a new file; default: of a single process.
 
     Returns:
         The writer, and the path of a file that was set aside.
@@ -96,7 +96,7 @@ def open_run(
     }
 
     def new() -> Writer:
-        found = calibration or calibrate(device).describe()
+        found = calibration() if calibration else calibrate(device).describe()
         return Writer(path, {**header, "calibration": found})
 
     if not path.exists():

@@ -1,6 +1,7 @@
 """``lossbench pretrain``. torch is imported inside, so that ``--help`` answers at once."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,14 +104,15 @@ def _run_all(
     from bench.sweep import open_run
 
     with joined(device) as job:
-        calibration = job.calibration(device)
+        together = job.calibration(device) if job.world > 1 else None
         if job.rank:
             for config in configs:
                 if not job.agree(None):
                     _run(config, plan, device, None, Steps(quiet=True), job)
             return []
         facts = {"processes": job.world} if job.world > 1 else None
-        writer, aside = open_run(out, device, restart, facts, calibration)
+        calibrated = partial(job.calibration, device) if together is None else lambda: together
+        writer, aside = open_run(out, device, restart, facts, calibrated)
         if aside:
             say(f"{out} came from other code or another environment: kept as {aside}")
         found = []

@@ -46,13 +46,13 @@ class Job:
         dist.broadcast_object_list(box)
         return box[0]
 
-    def calibration(self, device: str) -> dict[str, Any] | None:
-        """What all processes measure at the same time: ceilings and the link, as a header has them.
+    def calibration(self, device: str) -> dict[str, Any]:
+        """Ceilings, and the link between processes, as a header has them: all measure at once.
 
-        None for a single process: it has nobody to wait for.
+        A process that is alone measures in the same way, so that jobs can be compared.
         """
         if self.world == 1:
-            return None
+            return calibrate(device, lambda: None).describe()
         ceilings = calibrate(device, dist.barrier)
         return {**ceilings.describe(), **links.measure(device).describe()}
 

@@ -61,12 +61,13 @@ class StepPredictor:
     def _predict(self, step: Step, device: Device) -> dict[str, Any]:
         network = self._network(step)
         beside = replace(device, memory_bytes=max(1, device.memory_bytes - network.peak_bytes(0)))
-        loss, alone = (self._loss(each, beside) for each in (step, step.alone))
+        single = replace(step, world=1)
+        loss, alone = (self._loss(each, beside) for each in (step, single))
         for each in (loss, alone):
             if each["status"] != "ok":
                 return {name: each[name] for name in ("status", "reason")}
         parts = _parts(step, device, network, loss["predicted_ms"])
-        first = _parts(step.alone, device, network, alone["predicted_ms"])
+        first = _parts(single, device, network, alone["predicted_ms"])
         return {
             "status": "ok",
             "reason": "",
@@ -155,7 +156,7 @@ def _ms(trace: Trace, device: Device) -> float:
 
 def _link(step: Step, link: Link | None) -> Link:
     if link is None:
-        raise ValueError(f"{step.world} devices need a link between them: add --link ib400")
+        raise ValueError(f"{step.world} devices need a link between them")
     return link
 
 

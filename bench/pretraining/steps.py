@@ -29,14 +29,10 @@ class Step:
 
     @property
     def case(self) -> Case:
-        """The loss as one device sees it, local or gathered."""
+        """The loss as one device sees it, local or gathered; one that is alone has it local."""
+        how = self.config.distribution if self.world > 1 else "local"
         case = records.loss_case(self.config, self.device)
-        return replace(case, world=self.world, distribution=self.config.distribution)
-
-    @property
-    def alone(self) -> "Step":
-        """The same on one device, where there is nobody to share a batch with."""
-        return replace(self, world=1, config=replace(self.config, distribution="local"))
+        return replace(case, world=self.world, distribution=how)
 
     def describe(self) -> dict[str, Any]:
         """Fields of a record."""

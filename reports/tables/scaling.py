@@ -1,6 +1,6 @@
 """A pretraining step on several devices: measured, and predicted by the scaling model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -89,7 +89,7 @@ def _measured(row: "pd.Series[Any]", parts: Sequence[str]) -> float:
     return float(sum(ms for ms in times if not pd.isna(ms)))
 
 
-def _from_one(row: Mapping[str, Any], first: "pd.Series[Any]") -> dict[str, float]:
+def _from_one(row: "pd.Series[Any]", first: "pd.Series[Any]") -> dict[str, float]:
     """Each part as long as one process took for it, times how much longer it is predicted."""
     grown = {
         name: _measured(first, [name])

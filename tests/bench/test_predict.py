@@ -38,6 +38,10 @@ def test_every_figure_has_a_source():
         for value, source in (*figures, *fields["tflops"].values()):
             assert value > 0, name
             assert source in table["documents"], name
+    for value, source in table["links_us"].values():
+        assert value > 0
+        assert source in table["documents"]
+    assert {*table["links_us"]} == {*table["links_gb_per_s"], gpus.OWN_LINK}
 
 
 @pytest.mark.parametrize("name", sorted(ISSUE))
@@ -118,6 +122,10 @@ def test_ones_own_links(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"gpus": {"mine": SHEET}, "links_gb_per_s": {"string": 0.5}}))
     assert choose("", path, "string", "cuda")[0].link == Link(0.5, 0.5, 0.0)
+    table = {"gpus": {"mine": SHEET}, "links_gb_per_s": {"string": 0.5}, "links_us": {"string": 9}}
+    path.write_text(json.dumps(table))
+    assert choose("", path, "string", "cuda")[0].link == Link(0.5, 0.5, 9.0)
+    assert choose("h200", None, "nvlink", "cuda")[0].link == Link(450, 450, 3.4)
     with pytest.raises(ValueError, match="unknown link 'string'"):
         choose("h200", None, "string", "cuda")
 
