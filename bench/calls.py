@@ -11,9 +11,12 @@ from bench.timing import Call, make_call
 
 
 def create_loss(case: Case) -> Callable[..., Tensor]:
-    """The loss of a case: a module of ours, or a contender."""
+    """The loss of a case: a module of ours, or a contender; of a share, among imagined ranks."""
     if case.contender:
         return contenders.resolve(case.contender)
+    if case.is_share:
+        loss = losses.create(case.loss, **case.hyperparameters)
+        return losses.distribute(loss, case.distribution, losses.Imagined(case.world))
     return losses.create(case.loss, case.implementation, **case.hyperparameters, **case.options)
 
 

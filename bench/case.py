@@ -13,8 +13,6 @@ import losses
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda")
 LIMIT = 2**31
-DISTRIBUTIONS = ("local", "gather")
-"""Each device computes the loss of its own batch, or of the batches gathered from all devices."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,8 @@ class Case:
         dtype: name of the embeddings' torch dtype.
         pass_: one of ``losses.PASSES``.
         world: number of devices, W.
-        distribution: one of ``DISTRIBUTIONS``.
+        distribution: one of ``losses.DISTRIBUTIONS`` that the loss has. Forms (``losses.FORMS``)
+            take the place of the implementation, which is then "auto".
         device: "cpu" or "cuda".
         inputs: "random", "aligned", "collapsed", "digits" or "file:PATH".
         hyperparameters: those that differ from the published defaults.
@@ -65,7 +64,7 @@ class Case:
                 losses.pick(f"option of {self.loss} {self.implementation}", name, known)
         losses.pick("dtype", self.dtype, DTYPES)
         losses.pick("pass", self.pass_, losses.PASSES)
-        losses.pick("distribution", self.distribution, DISTRIBUTIONS)
+        self._check_distribution()
         losses.pick("device", self.device, DEVICES)
         if self.products:
             losses.pick("precision of products", self.products, losses.PRODUCTS)
@@ -75,9 +74,23 @@ class Case:
                 raise ValueError(f"{name} must be at least {least} and below 2^31, got {got}")
         spec.configure(**self.hyperparameters)
 
+    def _check_distribution(self) -> None:
+        known = losses.distributions(self.loss)
+        losses.pick(f"distribution of {self.loss}", self.distribution, known)
+        if self.is_share and (self.implementation != "auto" or self.options or self.contender):
+            raise ValueError(
+                f"{self.distribution} takes the place of the implementation: "
+                f"give {self.loss} --implementation auto, without options"
+            )
+
+    @property
+    def is_share(self) -> bool:
+        """Whether a device computes its share of the loss of all devices' samples."""
+        return self.distribution in losses.FORMS
+
     @property
     def loss_batch(self) -> int:
-        """Samples that one evaluation of the loss sees."""
+        """Samples whose embeddings one evaluation of the loss is given."""
         return self.batch * (self.world if self.distribution == "gather" else 1)
 
     @property
@@ -88,17 +101,31 @@ class Case:
     @property
     def cost(self) -> losses.Cost:
         """The cost model's counts of one evaluation; of a contender, those of the reference."""
+        if self.is_share:
+            return losses.share_cost(self.loss, self.distribution, self._problem, self.world)
         name = "reference" if self.contender else self.choice.implementation
-        element = max(element_bytes("float32"), element_bytes(self.dtype))
-        problem = losses.Problem(
-            self.loss_batch, self.dim, element_bytes=element, device=self.device
-        )
         options = {} if self.implementation == "auto" else self.options
-        return losses.spec(self.loss).cost(name, problem, **options)
+        return losses.spec(self.loss).cost(name, self._problem, **options)
+
+    @property
+    def _problem(self) -> losses.Problem:
+        element = max(element_bytes("float32"), element_bytes(self.dtype))
+        return losses.Problem(self.loss_batch, self.dim, element_bytes=element, device=self.device)
+
+    @property
+    def communicated_bytes(self) -> int:
+        """Bytes that each device communicates for one evaluation (ring algorithms)."""
+        # views are gathered as they are; what is computed with is sent in fp32 or wider
+        element = self._problem.element_bytes if self.is_share else element_bytes(self.dtype)
+        job = losses.Exchange(self.batch, self.dim, self.world, element, self.pass_)
+        return losses.communicated_bytes(self.loss, self.distribution, job)
 
     @property
     def choice(self) -> losses.Choice:
         """The implementation that runs: the case's own, or the one that ``auto`` chooses."""
+        if self.is_share:
+            name = f"{self.distribution} share"
+            return losses.Choice(name, "it takes the place of the implementation", ())
         if self.implementation != "auto" or self.contender:
             return losses.Choice(self.implementation, "as asked for", ())
         return losses.explain(

@@ -5,6 +5,7 @@ torch is imported inside the commands, so that ``--help`` answers at once.
 
 import gc
 import json
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -154,10 +155,9 @@ def run(
     from bench.progress import Report
     from bench.sweep import Limits, open_run, sweep
 
-    if memory and not frontier:
-        raise ValueError("--memory is that of an emulated device: give it with --frontier")
-    if frontier and (paired or accuracy or budget):
-        raise ValueError("--frontier times nothing: leave --paired, --accuracy and --budget out")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return _together(cases, out, restart, paired or accuracy or frontier, as_json)
+    _check_frontier(frontier, memory, paired or accuracy or budget)
     memory_bytes = parse_bytes(memory) if memory else None
     if frontier:  # before there is a file
         work, limit = kinds(cases), device_bytes(cases[0].device, memory_bytes)
@@ -182,6 +182,27 @@ def run(
         say(f"the budget of {budget} left out {outcome.left}; run the same command to resume")
     failed = [r for r in outcome.records if r["status"] != "ok" and r["reason"] != OUT_OF_BUDGET]
     return FAILED if failed else OK
+
+
+def _check_frontier(frontier: bool, memory: str, timed: bool | str) -> None:
+    if memory and not frontier:
+        raise ValueError("--memory is that of an emulated device: give it with --frontier")
+    if frontier and timed:
+        raise ValueError("--frontier times nothing: leave --paired, --accuracy and --budget out")
+
+
+def _together(cases: "list[Case]", out: Path, restart: bool, more: bool, as_json: bool) -> int:
+    """Measure as one of the processes that torchrun started."""
+    from bench import display
+    from bench.distributed import measure_together
+
+    if more:
+        raise ValueError("several processes measure without --paired, --accuracy and --frontier")
+    records = measure_together(cases, out, restart, say)
+    if not records:  # the first process prints them
+        return OK
+    _print(records, as_json, display.measurements)
+    return FAILED if any(record["status"] != "ok" for record in records) else OK
 
 
 def _frontier(

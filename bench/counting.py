@@ -52,7 +52,6 @@ def count(case: Case, ceilings: Ceilings | None = None) -> dict[str, Any]:
     forward_fvcore, unseen = _count_with_fvcore(eager)
     macs = case.evaluations * cost.macs(case.pass_)
     job = losses.Exchange(case.batch, case.dim, case.world, element_bytes(case.dtype), case.pass_)
-    gathers = case.distribution == "gather"
     agree = counter == cost.macs(case.pass_) and forward_fvcore == cost.forward_macs
     return {
         "title": spec.title,
@@ -68,7 +67,7 @@ def count(case: Case, ceilings: Ceilings | None = None) -> dict[str, Any]:
         "counts_agree": agree,
         "counts_note": "" if agree else f"operations that fvcore does not count: {unseen}",
         "off_diagonal_entries": case.evaluations * cost.off_diagonal_entries,
-        "communicated_bytes": losses.all_gather_bytes(job) if gathers else 0,
+        "communicated_bytes": case.communicated_bytes,
         "official_communicated_bytes": spec.communicated_bytes(job),
         "input_bytes": input_bytes(case),
         "gather_layer": spec.gather_layer,

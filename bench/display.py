@@ -10,7 +10,7 @@ from rich.table import Table
 
 from bench.ceilings import TERMS, Ceilings
 from bench.failures import OUT_OF_BUDGET
-from losses import PASSES
+from losses import FORMS, PASSES
 
 if TYPE_CHECKING:
     from bench.frontier import Frontier
@@ -143,6 +143,7 @@ def _case(record: dict[str, Any]) -> tuple[str, str, str]:
     usual = {"variant": "", "implementation": "reference", "options": "", "products": ""}
     usual |= {"dtype": "float32", "inputs": "random"}
     unusual = [record[name] for name, value in usual.items() if record[name] != value]
+    unusual += [record["distribution"]] if record["distribution"] in FORMS else []
     loss = " ".join([record["loss"], *unusual])
     devices = f"{record['world']}x" if record["evaluations"] > 1 else ""
     return loss, f"{devices}{record['loss_batch']} x {record['dim']}", record["pass"]

@@ -126,7 +126,7 @@ RECORD: dict[str, Kind] = {
     "status": _one_of(STATUSES),
     **CASE,
     "loss_batch": Kind("a whole number from 1", _whole(1, 2**62)),
-    **dict.fromkeys(("evaluations", "pair_processes"), COUNT),
+    **dict.fromkeys(("evaluations", "pair_processes", "processes"), COUNT),
     **dict.fromkeys(
         ("variant", "options", "products", "contender", "device", "hyperparameters"), LINE
     ),
@@ -151,6 +151,7 @@ RECORD: dict[str, Kind] = {
     "predicted_gradient_reduction_ms": AMOUNT,
     **dict.fromkeys(("predicted_bound", "throttled"), LINE),
     "fraction_of_ceiling": AMOUNT,
+    "communication_ms": AMOUNT,
     "samples_ms": SAMPLES,
 }
 MEASURED = ("median_ms", "p20_ms", "p80_ms", "peak_bytes", "macs")

@@ -53,6 +53,11 @@ def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, 
         CUDA ``floor_ms`` of its products, ``energy_mj`` of a call where it is counted, whether
         the times are of graph replays, and ``nvml.state`` before and after.
     """
+    if case.is_share:
+        raise NotImplementedError(
+            f"a share of {case.world} devices is measured by as many processes: "
+            f"torchrun --standalone --nproc-per-node {case.world} -m bench run ..."
+        )
     views = make_views(case)
     loss = create_loss(case)
     fields: dict[str, Any] = {f"{name}_before": x for name, x in nvml.state(case.device).items()}

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from bench.suites import Grid, Layout
 
 Text = str | None
-SUITE_HELP = "Named grid: smoke, efficiency, scaling, implementations, gpu."
+SUITE_HELP = "Named grid: smoke, efficiency, scaling, implementations, distributed, gpu."
 INPUTS_HELP = "random, aligned, collapsed, digits or file:PATH [random]."
+
+DISTRIBUTION_HELP = "How devices share a loss: local, gather, allreduce, gram [local]."
 
 
 def _option(flag: str, help_: str) -> Any:
@@ -33,7 +35,7 @@ def select_cases(
     dtype: Annotated[Text, _option("--dtype", "float64, float32, bfloat16, float16.")] = None,
     pass_: Annotated[Text, _option("--pass", "forward, forward_grad, step [step].")] = None,
     world: Annotated[Text, _option("--world", "Numbers of devices, W: 1,8 or 8..1024 [1].")] = None,
-    distribution: Annotated[Text, _option("--distribution", "local, gather [local].")] = None,
+    distribution: Annotated[Text, _option("--distribution", DISTRIBUTION_HELP)] = None,
     set_: Annotated[
         list[str], _option("--set", "Hyperparameters: smi.dependency=correlation.")
     ] = [],  # noqa: B006 - as below

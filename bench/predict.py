@@ -70,11 +70,14 @@ def predict_communication(case: Case, link: Link) -> dict[str, Any]:
         the loss's official data-parallel code.
     """
     job = losses.Exchange(case.batch, case.dim, case.world, element_bytes(case.dtype), case.pass_)
-    gathered = losses.all_gather_bytes(job) if case.distribution == "gather" else 0
     official = losses.spec(case.loss).communicated_bytes(job)
     rounds = 2 if case.pass_ == "step" else 1
+    sent = case.communicated_bytes
+    summed = case.distribution == "allreduce"
     return {
-        "communication_ms": link.gather_ms(gathered, case.world, rounds),
+        "communication_ms": link.reduce_ms(sent, case.world)
+        if summed
+        else link.gather_ms(sent, case.world, rounds),
         "official_communication_ms": link.gather_ms(official, case.world, rounds),
     }
 
@@ -96,7 +99,7 @@ class Predictor:
             there is a link; or else ``status`` and ``reason``.
         """
         fields = {**case.describe(), "gpu": device.name}
-        if case.implementation == "auto":  # what is free there, not here
+        if case.implementation == "auto" and not case.is_share:  # what is free there, not here
             case = replace(case, options={"memory_bytes": int(device.memory_bytes)})
         return {**fields, **guarded(self._predict, case, device)}
 

@@ -59,7 +59,7 @@ class Grid:
         """
         axes = (self.pass_, self.layouts, self.dim, self.dtype, self.loss or losses.names())
         for pass_, (batch, world, distribution), dim, dtype, loss in itertools.product(*axes):
-            implementations = _implementations(loss, self)
+            implementations = _implementations(loss, distribution, self)
             settings = self.variants.get(loss, ({},))
             for implementation, setting in itertools.product(implementations, settings):
                 for options, products in self._ways(loss, implementation):
@@ -89,15 +89,22 @@ class Grid:
         yield from itertools.product(options or [{}], products)
 
 
-def _implementations(loss: str, grid: Grid) -> list[str]:
+def _implementations(loss: str, distribution: str, grid: Grid) -> list[str]:
     """Those that are asked for and that the loss has, or that no loss of the grid has."""
     spec = losses.spec(loss)
+    if distribution in losses.FORMS:
+        having = [each for each in grid.loss or losses.names() if _has(each, distribution)]
+        return ["auto"] if _has(loss, distribution) or not having else []
     if not grid.implementation:
         cuda = grid.device == "cuda"
         return [name for name in spec.implementations if cuda or name not in spec.fused]
     specs = [losses.spec(each) for each in grid.loss or losses.names()]
     known = {name for each in specs for name in each.implementations}
     return [n for n in grid.implementation if n in spec.implementations or n not in known]
+
+
+def _has(loss: str, distribution: str) -> bool:
+    return distribution in losses.distributions(loss)
 
 
 PUBLISHED = ("barlow_twins", "nt_xent", "smi", "vicreg")
@@ -159,6 +166,9 @@ SUITES: dict[str, tuple[Grid, ...]] = {
         Grid(layouts=((256, 1, "local"), (1024, 1, "local"))),
         Grid(("smi",), ("reference", "gram"), variants=ABLATION),
         Grid(layouts=((8192, 1, "local"),), dim=(512,)),
+    ),
+    "distributed": (
+        Grid(PUBLISHED, ("auto",), layouts=tuple((256, 8, way) for way in losses.DISTRIBUTIONS)),
     ),
     "gpu": (
         *_correctness(),

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from bench.case import Case
 from bench.ceilings import Ceilings, of_ceiling
 from bench.failures import OUT_OF_BUDGET
 from bench.inputs import identity
+from bench.job import Job
 from bench.runfile import SCHEMA, StaleRunError, Writer, set_aside
 from bench.worker import Worker
 
@@ -108,6 +110,28 @@ def open_run(
             raise
         aside = set_aside(path)
         return new(), aside
+
+
+def open_together(
+    job: Job, path: Path, device: str, restart: bool
+) -> tuple[Writer | None, Path | None]:
+    """``open_run`` by the first process of a job; a new file's calibration is made by all at once.
+
+    Args:
+        job: this process among others.
+        path: the run file; one holds runs of as many processes.
+        device: "cpu" or "cuda".
+        restart: as ``open_run`` takes it.
+
+    Returns:
+        As ``open_run``; on other processes nothing.
+    """
+    if job.world == 1:
+        return open_run(path, device, restart, None, partial(job.calibration, device))
+    found = job.calibration(device)
+    if job.rank:
+        return None, None
+    return open_run(path, device, restart, {"processes": job.world}, lambda: found)
 
 
 def sweep(

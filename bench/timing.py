@@ -53,7 +53,7 @@ def sample_ms(call: Call, device: str) -> tuple[list[float], Any]:
     samples: list[float] = []
     result = None
     with no_garbage_collection():
-        while not _enough(samples):
+        while not enough(samples):
             result = None  # freeing the last graph is not part of the pass
             elapsed, result = timer(call)
             samples.append(elapsed)
@@ -94,7 +94,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _enough(samples: Sequence[float]) -> bool:
+def enough(samples: Sequence[float]) -> bool:
+    """Whether there are enough samples, in ms, or the time is spent."""
     spent = sum(samples) / 1e3
     if len(samples) >= MAX_SAMPLES or (len(samples) >= 2 and spent >= LIMIT_S):
         return True

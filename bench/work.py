@@ -62,7 +62,7 @@ class Work:
 
 def followed(case: Case) -> Case:
     """The case whose operations are looked at: ``auto`` would choose for each way of looking."""
-    if case.implementation == "auto":
+    if case.implementation == "auto" and not case.is_share:
         return replace(case, implementation=case.choice.implementation, options={})
     return case
 
@@ -150,5 +150,7 @@ def _points(done: Trace) -> dict[tuple[str, ...], int]:
 
 
 def with_batch(case: Case, batch: int) -> Case:
-    """The same evaluation of a batch of another size, on one device."""
+    """The same evaluation of a batch of another size: on one device, or one device's share."""
+    if case.is_share:
+        return replace(case, batch=batch)
     return replace(case, batch=batch, world=1, distribution="local")

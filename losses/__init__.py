@@ -7,9 +7,17 @@ value = loss(z_a, z_b)
 """
 
 from losses.auto import Choice
-from losses.costs import PASSES, Cost, Exchange, Problem, all_gather_bytes
+from losses.collectives import Imagined, World
+from losses.costs import PASSES, Cost, Exchange, Problem, all_gather_bytes, all_reduce_bytes
 from losses.discovery import import_all
-from losses.distributed import DISTRIBUTIONS, communicated_bytes, distribute, distributions
+from losses.distributed import (
+    DISTRIBUTIONS,
+    FORMS,
+    communicated_bytes,
+    distribute,
+    distributions,
+    share_cost,
+)
 from losses.loss import Loss
 from losses.naming import pick
 from losses.precision import PRODUCTS, products
@@ -26,15 +34,19 @@ from losses.registry import (
 
 __all__ = [
     "DISTRIBUTIONS",
+    "FORMS",
     "PASSES",
     "PRODUCTS",
     "Choice",
     "Cost",
     "Exchange",
+    "Imagined",
     "Loss",
     "LossSpec",
     "Problem",
+    "World",
     "all_gather_bytes",
+    "all_reduce_bytes",
     "communicated_bytes",
     "cost_model",
     "create",
@@ -47,6 +59,7 @@ __all__ = [
     "pick",
     "products",
     "register",
+    "share_cost",
     "spec",
 ]
 

@@ -20,7 +20,7 @@ from losses.costs import Cost, Exchange, Problem, all_reduce_bytes
 from losses.cross_norm import TILE_ARRAYS, gram_norm, gram_norm_macs, swept_norm, swept_norm_macs
 from losses.devices import device_type
 from losses.distributed import form
-from losses.distributed_gram import row_block_bytes, row_block_norm
+from losses.distributed_gram import row_block_bytes, row_block_cost, row_block_norm
 from losses.matrix import off_diagonal
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive, require_weight
@@ -149,7 +149,12 @@ def _allreduce_bytes(job: Exchange) -> int:
     return all_reduce_bytes(job, _statistics(job) + job.dim**2)
 
 
-@form("barlow_twins", "allreduce", _allreduce_bytes)
+def _allreduce_cost(problem: Problem, world: int) -> Cost:
+    """The rank's own samples' part of C; every rank then has all of it."""
+    return reference_cost(problem)
+
+
+@form("barlow_twins", "allreduce", _allreduce_bytes, _allreduce_cost)
 def distributed_allreduce(
     world: World, hp: BarlowTwins, z_a: Tensor, z_b: Tensor
 ) -> dict[str, Tensor]:
@@ -169,7 +174,12 @@ def _row_block_bytes(job: Exchange) -> int:
     return row_block_bytes(job, _statistics(job) + job.dim + 1 + backward)
 
 
-@form("barlow_twins", "gram", _row_block_bytes)
+def _row_block_cost(problem: Problem, world: int) -> Cost:
+    """A row block of each view's Gram, and one product with each."""
+    return row_block_cost(problem, world, (2, 2), _entries)
+
+
+@form("barlow_twins", "gram", _row_block_bytes, _row_block_cost)
 def distributed_gram(world: World, hp: BarlowTwins, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
     """Sum of all squared correlations from row blocks of the Grams of the standardised views."""
     own = world.centred(z_a, z_b)

@@ -10,6 +10,7 @@ loss in the same way, as DDP and gradient scalers do.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,11 @@ class World:
 
     Attributes:
         group: process group, None for that of all processes.
+        waiting: entered around every exchange: its time can be told from that of the loss.
     """
 
     group: "dist.ProcessGroup | None" = None
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __post_init__(self) -> None:
         if not (dist.is_available() and dist.is_initialized()):
@@ -49,11 +52,17 @@ class World:
         """Which of them this is; its samples come after those of the ranks before it."""
         return dist.get_rank(self.group)
 
+    def exchange(self, facts: list[int]) -> list[list[int]]:
+        """The facts of every rank; on the CPU, if the group can: no GPU has to be waited for."""
+        on_cpu = "cpu:" in dist.get_backend_config(self.group)
+        device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
+        return self.gather(torch.tensor([[facts]], device=device))[0].tolist()
+
     def gather(self, views: Tensor) -> Tensor:
         """The views of all ranks, V x WN x D, from V x N x D; no gradient passes."""
         count, batch, *rest = views.shape
         parts = views.new_empty(self.size * count, batch, *rest)
-        _all_gather()(parts, views.detach().contiguous(), group=self.group)
+        self._all_gather(parts, views.detach().contiguous())
         parts = parts.view(self.size, count, batch, *rest).transpose(0, 1)
         return parts.reshape(count, self.size * batch, *rest)
 
@@ -85,17 +94,59 @@ class World:
     def total(self, part: Tensor) -> Tensor:
         """Sum over the ranks; no gradient passes."""
         total = part.detach().clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total, group=self.group)
+        self._all_reduce(total)
         return total
 
+    def _all_reduce(self, total: Tensor) -> None:
+        with self.waiting():
+            dist.all_reduce(total, group=self.group)
 
-def _all_gather() -> Callable[..., Any]:
-    """Its name since torch 2.13, which deprecates that of before."""
-    return getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    def _all_gather(self, parts: Tensor, own: Tensor) -> None:
+        # its name since torch 2.13, which deprecates that of before
+        all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+        with self.waiting():
+            all_gather(parts, own, group=self.group)
+
+    def _reduce_scatter(self, own: Tensor, parts: Tensor) -> None:
+        reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+        with self.waiting():
+            reduce_scatter(own, parts, group=self.group)
 
 
-def _reduce_scatter() -> Callable[..., Any]:
-    return getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+class Imagined(World):
+    """Ranks that are not there, but for this one: what they would send has a shape and no values.
+
+    What a rank computes and holds can be counted on it, whatever the number of ranks.
+
+    Args:
+        size: number of ranks, W.
+    """
+
+    def __init__(self, size: int) -> None:
+        object.__setattr__(self, "_size", size)
+
+    @property
+    def size(self) -> int:
+        """Number of ranks, W."""
+        return int(object.__getattribute__(self, "_size"))
+
+    @property
+    def rank(self) -> int:
+        """The first of them."""
+        return 0
+
+    def exchange(self, facts: list[int]) -> list[list[int]]:
+        """All ranks say the same."""
+        return [facts] * self.size
+
+    def _all_reduce(self, total: Tensor) -> None:
+        pass
+
+    def _all_gather(self, parts: Tensor, own: Tensor) -> None:
+        pass
+
+    def _reduce_scatter(self, own: Tensor, parts: Tensor) -> None:
+        pass
 
 
 class _Gather(Function):
@@ -110,7 +161,7 @@ class _Gather(Function):
         world, count = ctx.world, len(gradient)
         parts = gradient.unflatten(1, (world.size, -1)).transpose(0, 1).flatten(0, 1)
         own = torch.empty_like(parts[:count])
-        _reduce_scatter()(own, parts.contiguous(), group=world.group)
+        world._reduce_scatter(own, parts.contiguous())
         return None, own
 
 

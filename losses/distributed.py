@@ -21,10 +21,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
 from losses.collectives import World
-from losses.costs import Exchange, all_gather_bytes
+from losses.costs import Cost, Exchange, Problem, all_gather_bytes
 from losses.loss import Loss, _validate_view
 from losses.naming import pick
 from losses.precision import own_precision
@@ -32,10 +31,14 @@ from losses.registry import spec
 
 DISTRIBUTIONS = ("local", "gather", "allreduce", "gram")
 """Ways to compute a loss on the samples of several ranks."""
+FORMS = DISTRIBUTIONS[2:]
+"""Those that take the place of the implementation."""
 
 Compute = Callable[..., dict[str, Tensor]]
 """``compute(world, hyperparameters, z_a, z_b, ...)`` -> weighted terms of the global batch."""
 Bytes = Callable[[Exchange], int]
+Share = Callable[[Problem, int], Cost]
+"""``cost(problem, world)`` -> counts of one rank that holds the problem's N of the W N samples."""
 Function = TypeVar("Function", bound=Compute)
 
 
@@ -46,20 +49,24 @@ class Form:
     Attributes:
         compute: terms of the global batch from a rank's own views, fp32 or wider.
         communicated_bytes: what each rank communicates for it (ring algorithms).
+        cost: what each rank computes.
     """
 
     compute: Compute
     communicated_bytes: Bytes
+    cost: Share
 
 
-_FORMS: dict[str, dict[str, Form]] = {"allreduce": {}, "gram": {}}
+_FORMS: dict[str, dict[str, Form]] = {name: {} for name in FORMS}
 
 
-def form(loss: str, distribution: str, communicated_bytes: Bytes) -> Callable[[Function], Function]:
+def form(
+    loss: str, distribution: str, communicated_bytes: Bytes, cost: Share
+) -> Callable[[Function], Function]:
     """Decorator: register a ``Compute`` function as the ``distribution`` of ``loss``."""
 
     def decorate(function: Function) -> Function:
-        _FORMS[distribution][loss] = Form(function, communicated_bytes)
+        _FORMS[distribution][loss] = Form(function, communicated_bytes, cost)
         return function
 
     return decorate
@@ -92,9 +99,22 @@ def communicated_bytes(loss: str, distribution: str, job: Exchange) -> int:
     return all_gather_bytes(job) if distribution == "gather" else 0
 
 
-def distribute(
-    loss: nn.Module, distribution: str, group: "dist.ProcessGroup | None" = None
-) -> nn.Module:
+def share_cost(loss: str, distribution: str, problem: Problem, world: int) -> Cost:
+    """Counts of what one of W ranks computes in one of ``FORMS``.
+
+    Args:
+        loss: name of the loss.
+        distribution: one of ``FORMS`` that it has.
+        problem: the rank's own batch, of fp32 or wider.
+        world: number of ranks, W.
+
+    Raises:
+        ValueError: unknown loss, or a form that it does not have.
+    """
+    return _form(spec(loss).name, pick("form", distribution, FORMS)).cost(problem, world)
+
+
+def distribute(loss: nn.Module, distribution: str, world: World | None = None) -> nn.Module:
     """A loss of the samples of all ranks, called with this rank's views.
 
     ``gather`` runs the loss as it is, whatever its implementation. Its gradient is summed over the
@@ -106,7 +126,7 @@ def distribute(
         loss: a loss of the registry; for ``local`` and ``gather``, any module that is called with
             N x D views.
         distribution: one of ``DISTRIBUTIONS``.
-        group: the ranks; default: all processes.
+        world: the ranks; default: all processes.
 
     Returns:
         A module: called with N x D views, at least 2 samples and the same shape on every rank, it
@@ -121,11 +141,11 @@ def distribute(
     if distribution == "local":
         return loss
     if distribution == "gather":
-        return _Gathered(loss, World(group))
+        return _Gathered(loss, world or World())
     if not isinstance(loss, Loss):
         raise ValueError(f"{distribution} needs a loss of losses.create, got {type(loss).__name__}")
     compute = _form(loss.name, distribution).compute
-    return _Formed(loss, World(group), distribution, compute)
+    return _Formed(loss, world or World(), distribution, compute)
 
 
 def _form(loss: str, distribution: str) -> Form:
@@ -181,7 +201,7 @@ def _agree(world: World, loss: nn.Module, views: Sequence[Tensor]) -> None:
         facts = _facts(loss, views)
     except ValueError as error:
         refusal, facts = error, [0, 0, 0, 0]
-    of_all = _exchange(world, facts)
+    of_all = world.exchange(facts)
     if refusal is not None:
         raise refusal
     if any(each != facts for each in of_all):
@@ -200,13 +220,6 @@ def _facts(loss: nn.Module, views: Sequence[Tensor]) -> list[int]:
     if views[0].dtype not in _DTYPES:
         raise ValueError(f"views must be of 16, 32 or 64 bits, got {views[0].dtype}")
     return [len(views), *views[0].shape, _DTYPES.index(views[0].dtype)]
-
-
-def _exchange(world: World, facts: list[int]) -> list[list[int]]:
-    """The facts of every rank; on the CPU, if the group can: no GPU has to be waited for."""
-    on_cpu = "cpu:" in dist.get_backend_config(world.group)
-    device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
-    return world.gather(torch.tensor([[facts]], device=device))[0].tolist()
 
 
 def _show(facts: list[int]) -> str:

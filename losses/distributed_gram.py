@@ -5,7 +5,7 @@ its own row block alone: nothing N x D is sent for the backward pass. Of work, i
 views: SMI's and NT-Xent's 4 forward and 4 backward, the norm of Barlow Twins 2 and 2.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +16,12 @@ from torch.autograd.function import once_differentiable
 
 from losses.autograd import needs_gradient
 from losses.collectives import World
-from losses.costs import Exchange, all_gather_bytes, all_reduce_bytes
+from losses.costs import Cost, Exchange, Problem, all_gather_bytes, all_reduce_bytes
 from losses.pairs import Entry, add_product
 from losses.precision import fp32_products, own_precision
+
+BLOCKS = 4
+"""Arrays of the size of a row block that are held at once."""
 
 
 def row_block_sum(
@@ -162,3 +165,30 @@ def row_block_bytes(job: Exchange, summed: int) -> int:
         summed: elements that are added up over the ranks.
     """
     return all_gather_bytes(replace(job, pass_="forward")) + all_reduce_bytes(job, summed)
+
+
+def row_block_cost(
+    problem: Problem,
+    world: int,
+    products: tuple[int, int],
+    entries: Callable[[Problem], int],
+    *,
+    gradient_in_forward: bool = True,
+) -> Cost:
+    """Counts of a rank's own rows, N of W N.
+
+    Args:
+        problem: the rank's own samples.
+        world: number of ranks, W.
+        products: of N x W N x D, in the forward pass and for the gradient.
+        entries: pairs that a loss of the global batch pushes apart, of which each rank has a share.
+        gradient_in_forward: whether the forward pass computes the gradient.
+    """
+    everyone = replace(problem, batch=world * problem.batch)
+    product = problem.batch * everyone.batch * problem.dim
+    gathered = problem.views * everyone.batch * problem.dim
+    own = gathered // world
+    peak = 2 * own + max(2 * gathered, own + gathered + BLOCKS * problem.batch * everyone.batch)
+    forward, backward = (count * product for count in products)
+    share = entries(everyone) // world
+    return Cost(forward, backward, share, peak, gradient_in_forward=gradient_in_forward)

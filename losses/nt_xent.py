@@ -14,7 +14,7 @@ from losses.collectives import World
 from losses.costs import Cost, Exchange, Problem, all_gather_bytes
 from losses.devices import device_type
 from losses.distributed import form
-from losses.distributed_gram import row_block_bytes, row_block_logsumexp
+from losses.distributed_gram import row_block_bytes, row_block_cost, row_block_logsumexp
 from losses.matrix import unit_rows
 from losses.pairs import pair_cost, pair_logsumexp
 from losses.registry import cost_model, implementation, register
@@ -138,7 +138,12 @@ def _row_block_bytes(job: Exchange) -> int:
     return row_block_bytes(job, 2) + (all_gather_bytes(of_rows) if job.pass_ == "step" else 0)
 
 
-@form("nt_xent", "gram", _row_block_bytes)
+def _row_block_cost(problem: Problem, world: int) -> Cost:
+    """All rows of a rank against all of both views, kept for the gradient."""
+    return row_block_cost(problem, world, (4, 4), _negatives, gradient_in_forward=False)
+
+
+@form("nt_xent", "gram", _row_block_bytes, _row_block_cost)
 def distributed_gram(world: World, hp: NTXent, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
     """The rank's own anchors, against the samples of all."""
     batch, scale = len(z_a), 1 / hp.temperature

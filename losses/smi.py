@@ -29,7 +29,7 @@ from losses.collectives import World
 from losses.costs import Cost, Problem, no_exchange
 from losses.devices import device_type
 from losses.distributed import form
-from losses.distributed_gram import row_block_bytes, row_block_sum
+from losses.distributed_gram import row_block_bytes, row_block_cost, row_block_sum
 from losses.matrix import off_diagonal, unit_rows
 from losses.naming import pick
 from losses.pairs import pair_cost, pair_sum
@@ -228,7 +228,14 @@ def _squared_dependency(hp: SMI, rho: Tensor, needs_grad: bool) -> tuple[Tensor,
     return f.square_(), slope
 
 
-@form("smi", "gram", partial(row_block_bytes, summed=2))
+def _row_block_cost(problem: Problem, world: int) -> Cost:
+    """Row blocks of all pairs of views; for the gradient those below the diagonal as well."""
+    above = problem.views * (problem.views + 1) // 2
+    every = problem.views**2
+    return row_block_cost(problem, world, (above, 2 * every - above), _entries)
+
+
+@form("smi", "gram", partial(row_block_bytes, summed=2), _row_block_cost)
 def distributed_gram(world: World, hp: SMI, *views: Tensor) -> dict[str, Tensor]:
     """Row blocks of the upper triangle of views; the positives are the rank's own."""
     count, batch = len(views), len(views[0])

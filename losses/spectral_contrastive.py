@@ -15,7 +15,7 @@ from torch import Tensor
 from losses.collectives import World
 from losses.costs import Cost, Problem, no_exchange
 from losses.distributed import form
-from losses.distributed_gram import row_block_bytes, row_block_sum
+from losses.distributed_gram import row_block_bytes, row_block_cost, row_block_sum
 from losses.matrix import off_diagonal
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive
@@ -76,11 +76,19 @@ def reference_cost(problem: Problem) -> Cost:
     product = problem.batch**2 * problem.dim
     elements = problem.batch * problem.dim
     peak = max(6 * elements, 2 * elements + 5 * problem.batch**2)
-    entries = problem.batch * (problem.batch - 1)
-    return Cost(product, 2 * product, entries, peak)
+    return Cost(product, 2 * product, _entries(problem), peak)
 
 
-@form("spectral_contrastive", "gram", partial(row_block_bytes, summed=2))
+def _entries(problem: Problem) -> int:
+    return problem.batch * (problem.batch - 1)
+
+
+def _row_block_cost(problem: Problem, world: int) -> Cost:
+    """The rows of one view against the other; for the gradient those of the other as well."""
+    return row_block_cost(problem, world, (1, 3), _entries)
+
+
+@form("spectral_contrastive", "gram", partial(row_block_bytes, summed=2), _row_block_cost)
 def distributed_gram(
     world: World, hp: SpectralContrastive, z_a: Tensor, z_b: Tensor
 ) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from losses.costs import Cost, Exchange, Problem, all_gather_bytes, all_reduce_b
 from losses.cross_norm import TILE_ARRAYS, gram_norm, gram_norm_macs, swept_norm, swept_norm_macs
 from losses.devices import device_type
 from losses.distributed import form
-from losses.distributed_gram import row_block_bytes, row_block_norm
+from losses.distributed_gram import row_block_bytes, row_block_cost, row_block_norm
 from losses.matrix import off_diagonal
 from losses.registry import cost_model, implementation, register
 from losses.require import require_positive, require_weight
@@ -171,7 +171,12 @@ def _allreduce_bytes(job: Exchange) -> int:
     return all_reduce_bytes(job, job.views * (job.dim + job.dim**2) + 1)
 
 
-@form("vicreg", "allreduce", _allreduce_bytes)
+def _allreduce_cost(problem: Problem, world: int) -> Cost:
+    """The rank's own samples' part of the covariances; every rank then has all of them."""
+    return reference_cost(problem)
+
+
+@form("vicreg", "allreduce", _allreduce_bytes, _allreduce_cost)
 def distributed_allreduce(world: World, hp: VICReg, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
     """The covariances are summed; the variances are their diagonals."""
     own = world.centred(z_a, z_b)
@@ -186,7 +191,12 @@ def _row_block_bytes(job: Exchange) -> int:
     return row_block_bytes(job, 2 * job.views * job.dim + job.views + 1)
 
 
-@form("vicreg", "gram", _row_block_bytes)
+def _row_block_cost(problem: Problem, world: int) -> Cost:
+    """A row block of each view's Gram, and one product with each."""
+    return row_block_cost(problem, world, (2, 2), _entries)
+
+
+@form("vicreg", "gram", _row_block_bytes, _row_block_cost)
 def distributed_gram(world: World, hp: VICReg, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
     """Sum of all squared covariances of each view from row blocks of its Gram."""
     own = world.centred(z_a, z_b)

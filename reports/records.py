@@ -109,18 +109,23 @@ def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
 def _complete(record: dict[str, Any]) -> dict[str, Any]:
     """A record with what follows from its case, and without what is null."""
     batch, world = record["batch"], record["world"]
-    local = record["distribution"] == "local"
+    gathers = record["distribution"] == "gather"
     follows = {
         "variant": "",
         "setting": _setting(record),
-        "loss_batch": batch if local else batch * world,
-        "evaluations": world if local else 1,
+        "loss_batch": batch * world if gathers else batch,
+        "evaluations": 1 if gathers else world,
     }
     return follows | {name: value for name, value in record.items() if value is not None}
 
 
 def _setting(record: dict[str, Any]) -> str:
-    """Of a pretraining run what it trains, with a checksum of all settings; else nothing."""
+    """How a record is none of a loss alone: by how many processes, or what was pretrained.
+
+    That ends with a checksum of all its settings.
+    """
+    if record.get("processes", 1) > 1:
+        return f"by {record['processes']} processes"
     names = {k.removeprefix("pretrain_"): v for k, v in record.items() if k.startswith("pretrain_")}
     names = {name: value for name, value in names.items() if name not in OF_THE_LOSS}
     if not names:

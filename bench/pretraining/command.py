@@ -1,7 +1,6 @@
 """``lossbench pretrain``. torch is imported inside, so that ``--help`` answers at once."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,21 +97,18 @@ def _run_all(
 ) -> list[dict[str, Any]]:
     """Run what the run file does not hold yet; the first process of a job writes it."""
     from bench.ceilings import Ceilings
+    from bench.job import joined
     from bench.pretraining import records, scaling
     from bench.pretraining.display import Steps
-    from bench.pretraining.job import joined
-    from bench.sweep import open_run
+    from bench.sweep import open_together
 
     with joined(device) as job:
-        together = job.calibration(device) if job.world > 1 else None
-        if job.rank:
+        writer, aside = open_together(job, out, device, restart)
+        if writer is None:  # the first process has it
             for config in configs:
                 if not job.agree(None):
                     _run(config, plan, device, None, Steps(quiet=True), job)
             return []
-        facts = {"processes": job.world} if job.world > 1 else None
-        calibrated = partial(job.calibration, device) if together is None else lambda: together
-        writer, aside = open_run(out, device, restart, facts, calibrated)
         if aside:
             say(f"{out} came from other code or another environment: kept as {aside}")
         found = []

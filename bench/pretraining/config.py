@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, get_origin
 
 import losses
-from losses.distributed import DISTRIBUTIONS
 
 ENCODERS = ("resnet18", "resnet50", "vit_s", "vit_b")
 STEMS = ("imagenet", "cifar")
@@ -28,7 +27,8 @@ class Config:
         implementation: how it is computed; "auto" chooses.
         hyperparameters: of the loss.
         options: of the implementation.
-        distribution: how the loss sees other devices' samples: local, gather, allreduce, gram.
+        distribution: how the loss sees other devices' samples: local, gather, or one of
+            ``losses.FORMS``, which take the place of the implementation.
         encoder: architecture, without its head.
         stem: "imagenet", or "cifar": a 3 x 3 convolution of stride 1, no max-pool (papers/002,
             A.1.2).
@@ -90,12 +90,18 @@ class Config:
             ("augmentation", AUGMENTATIONS),
             ("optimizer", OPTIMIZERS),
             ("precision", PRECISIONS),
-            ("distribution", DISTRIBUTIONS),
         ):
             losses.pick(name, getattr(self, name), known)
         if self.implementation != "auto":
             known_ways = losses.spec(self.loss).implementations
             losses.pick(f"implementation of {self.loss}", self.implementation, known_ways)
+        ways = losses.distributions(self.loss)
+        losses.pick(f"distribution of {self.loss}", self.distribution, ways)
+        if self.distribution in losses.FORMS and self.implementation != "auto":
+            raise ValueError(
+                f"distribution={self.distribution} takes the place of the implementation: leave "
+                f"{self.implementation} out"
+            )
         self._check_numbers()
         if self.stem == "cifar" and self.encoder.startswith("vit"):
             raise ValueError(f"{self.encoder} has no stem to replace; leave --stem cifar out")

@@ -6,7 +6,7 @@ import losses
 from bench import environment
 from bench.case import Case, input_bytes
 from bench.pretraining.config import Config
-from bench.pretraining.throughput import network_macs
+from bench.pretraining.throughput import gradient_bytes, network_macs
 
 PASS = "pretrain"
 CODE = ("bench/pretraining/*.py", "bench/pretraining/presets.json")
@@ -16,14 +16,16 @@ DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 """Of the embeddings that the loss is given; otherwise float32."""
 
 
-def loss_case(config: Config, device: str) -> Case:
-    """The loss's part of a step, as it is measured alone."""
+def loss_case(config: Config, device: str, world: int) -> Case:
+    """The loss's part of a step, on each of ``world`` devices."""
     return Case(
         config.loss,
         config.implementation,
         batch=config.batch,
         dim=config.dim,
         dtype=DTYPES.get(config.precision, "float32"),
+        world=world,
+        distribution=config.distribution if world > 1 else "local",
         device=device,
         hyperparameters=config.hyperparameters,
         options=config.options,
@@ -34,9 +36,10 @@ def describe(config: Config, device: str, world: int) -> dict[str, Any]:
     """What a run is, before it is made: fields of its record.
 
     Returns:
-        Those of the loss's case, the settings under their names, and ``macs`` of a step.
+        Those of the loss's case, the settings under their names, ``macs`` of a step of all devices,
+        and what each of them communicates in a step: for the loss, and to add up the gradients.
     """
-    case = loss_case(config, device)
+    case = loss_case(config, device, world)
     settings = {f"pretrain_{name}": value for name, value in config.describe().items()}
     images = config.batch * config.accumulation * world
     macs = network_macs(config) * images + case.cost.macs("step") * config.accumulation * world
@@ -44,14 +47,13 @@ def describe(config: Config, device: str, world: int) -> dict[str, Any]:
         **case.describe(),
         "title": losses.spec(config.loss).title,
         "pass": PASS,
-        "world": world,
         "distribution": config.distribution,
-        "loss_batch": config.batch * (1 if config.distribution == "local" else world),
-        "evaluations": world if config.distribution == "local" else 1,
         "chosen": case.choice.implementation,
         "macs": macs,
         "gmacs": macs / 1e9,
         "input_bytes": input_bytes(case),
+        "communicated_bytes": case.communicated_bytes * config.accumulation,
+        "gradient_communicated_bytes": gradient_bytes(config, world),
         **settings,
     }
 

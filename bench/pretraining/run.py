@@ -13,13 +13,13 @@ from torch import Tensor
 from bench import nvml
 from bench.ceilings import Ceilings
 from bench.failures import describe_failure
+from bench.job import ALONE, Job
 from bench.memory import peak_and_result
 from bench.pretraining import checkpoint, throughput
 from bench.pretraining.batches import Batches
 from bench.pretraining.config import Config
 from bench.pretraining.evaluate import evaluate, settle_norms
 from bench.pretraining.images import open_images
-from bench.pretraining.job import ALONE, Job
 from bench.pretraining.models import encoder
 from bench.pretraining.trainer import Trainer
 
@@ -148,7 +148,7 @@ def pretrain(session: Session, progress: Progress) -> None:
 def _timed(session: Session, batches: Iterator[Tensor], keep: bool) -> float:
     start = time.perf_counter()
     loss = session.trainer.train_step(batches)
-    phases = session.trainer.clock.take()
+    phases = session.trainer.phases()
     if keep:
         session.timed.append({**phases, "step": (time.perf_counter() - start) * 1e3})
     return loss
@@ -160,7 +160,7 @@ def _weighed(session: Session, batches: Iterator[Tensor]) -> float:
     config = trainer.config
     with throughput.SavedBytes(trainer.forward) as saved:
         peak, loss = peak_and_result(lambda: trainer.train_step(batches), trainer.device)
-    trainer.clock.take()
+    trainer.phases()
     states = throughput.state_bytes(trainer.network, trainer.optimizer)
     live = states["parameter_bytes"] + states["optimizer_bytes"]  # gradients are made in the step
     session.memory = {

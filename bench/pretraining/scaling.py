@@ -5,7 +5,7 @@ loss, as it is predicted alone; what the loss communicates; and the all-reduce o
 far as the backward pass does not hide it. The batch per device stays the same.
 
 ``DistributedDataParallel`` adds gradients up in buckets, from the last layers to the first, while
-the backward pass goes on: it hides all of it that takes no longer, but for the last bucket, which
+the backward pass goes on. What exceeds the pass is waited for, and at least the last bucket, which
 is full only when the pass is over. All devices are linked alike: views are gathered in a ring,
 gradients added up in a double binary tree (as NCCL does since 2.4), which moves as many bytes as a
 ring in fewer steps.
@@ -15,15 +15,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import losses
 from bench import environment
-from bench.case import element_bytes
 from bench.ceilings import Ceilings
 from bench.devices import HERE
 from bench.failures import guarded
 from bench.links import Link
 from bench.predict import Device, Predictor, predict_times
-from bench.pretraining import records
 from bench.pretraining.config import Config
 from bench.pretraining.followed import Followed, follow_network
 from bench.pretraining.steps import Step
@@ -62,12 +59,12 @@ class StepPredictor:
         network = self._network(step)
         beside = replace(device, memory_bytes=max(1, device.memory_bytes - network.peak_bytes(0)))
         single = replace(step, world=1)
-        loss, alone = (self._loss(each, beside) for each in (step, single))
+        loss, alone = (self._losses.predict(each.case, beside) for each in (step, single))
         for each in (loss, alone):
             if each["status"] != "ok":
                 return {name: each[name] for name in ("status", "reason")}
-        parts = _parts(step, device, network, loss["predicted_ms"])
-        first = _parts(single, device, network, alone["predicted_ms"])
+        parts = _parts(step, device, network, loss)
+        first = _parts(single, device, network, alone)
         return {
             "status": "ok",
             "reason": "",
@@ -83,12 +80,6 @@ class StepPredictor:
         if kind not in self._networks:
             self._networks[kind] = follow_network(step.config, step.device)
         return self._networks[kind]
-
-    def _loss(self, step: Step, device: Device) -> dict[str, Any]:
-        """What one device needs for its part of the loss."""
-        if step.world > 1 and step.config.distribution in ("allreduce", "gram"):
-            return _shared_loss(step, device)
-        return self._losses.predict(step.case, device)
 
 
 def expected(
@@ -116,26 +107,9 @@ def expected(
     return {name: found[name] for name in (*names, "predicted_peak_bytes") if name in found}
 
 
-def _shared_loss(step: Step, device: Device) -> dict[str, Any]:
-    """A loss whose work is shared out: a W-th of its multiply-adds, at the rate of large products.
-
-    What else it does is not counted.
-    """
-    config = step.config
-    way = "gram" if config.distribution == "gram" else "reference"
-    problem = losses.Problem(config.batch * step.world, config.dim, device=step.device)
-    cost = losses.spec(config.loss).cost(way, problem)
-    views_bytes = 2 * problem.batch * problem.dim * 4 if way == "gram" else 0
-    return {
-        "status": "ok",
-        "chosen": config.distribution,
-        "predicted_ms": device.ceilings.compute_ms(cost.macs("step") / step.world, "float32"),
-        "predicted_peak_bytes": 4 * cost.peak_elements // step.world,
-        "input_bytes": views_bytes,
-    }
-
-
-def _parts(step: Step, device: Device, network: Followed, loss_ms: float) -> dict[str, float]:
+def _parts(
+    step: Step, device: Device, network: Followed, loss: Mapping[str, Any]
+) -> dict[str, float]:
     """Milliseconds of ``PARTS``."""
     times = step.config.accumulation
     forward, backward, optimizer = (
@@ -144,8 +118,8 @@ def _parts(step: Step, device: Device, network: Followed, loss_ms: float) -> dic
     return {
         "network": times * (forward + backward),
         "optimizer": optimizer,
-        "loss": times * loss_ms,
-        "communication": times * _communication_ms(step, device.link),
+        "loss": times * loss["predicted_ms"],
+        "communication": times * loss.get("communication_ms", 0.0),
         "gradient_reduction": _exposed_ms(step, device.link, network, backward),
     }
 
@@ -154,34 +128,16 @@ def _ms(trace: Trace, device: Device) -> float:
     return float(predict_times(Work.of(trace), device.ceilings)["predicted_ms"])
 
 
-def _link(step: Step, link: Link | None) -> Link:
-    if link is None:
-        raise ValueError(f"{step.world} devices need a link between them")
-    return link
-
-
-def _communication_ms(step: Step, link: Link | None) -> float:
-    """Of one evaluation of the loss."""
-    if step.world == 1:
-        return 0.0
-    config, case = step.config, records.loss_case(step.config, step.device)
-    as_they_are = config.distribution == "gather"
-    size = element_bytes(case.dtype) if as_they_are else max(4, element_bytes(case.dtype))
-    job = losses.Exchange(config.batch, config.dim, step.world, size, "step")
-    moved = losses.communicated_bytes(config.loss, config.distribution, job)
-    known = _link(step, link)
-    send = known.reduce_ms if config.distribution == "allreduce" else known.gather_ms
-    return send(moved, step.world)
-
-
 def _exposed_ms(step: Step, link: Link | None, network: Followed, backward_ms: float) -> float:
     """What the backward pass does not hide of the gradients' all-reduce."""
     if step.world == 1:
         return 0.0
-    known, gradients = _link(step, link), network.state["gradient_bytes"]
+    if link is None:
+        raise ValueError(f"{step.world} devices need a link between them")
+    gradients = network.state["gradient_bytes"]
     moved = 2 * (step.world - 1) / step.world * gradients
     last = min(1.0, BUCKET_BYTES / gradients)
-    whole_ms, last_ms = (known.reduce_ms(share * moved, step.world) for share in (1.0, last))
+    whole_ms, last_ms = (link.reduce_ms(share * moved, step.world) for share in (1.0, last))
     return max(whole_ms - backward_ms, last_ms)
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import losses
@@ -29,21 +29,14 @@ class Step:
 
     @property
     def case(self) -> Case:
-        """The loss as one device sees it, local or gathered; one that is alone has it local."""
-        how = self.config.distribution if self.world > 1 else "local"
-        case = records.loss_case(self.config, self.device)
-        return replace(case, world=self.world, distribution=how)
+        """The loss, as each device computes it."""
+        return records.loss_case(self.config, self.device, self.world)
 
     def describe(self) -> dict[str, Any]:
         """Fields of a record."""
         settings = {f"pretrain_{name}": value for name, value in self.config.describe().items()}
-        return {
-            **records.loss_case(self.config, self.device).describe(),
-            "pass": records.PASS,
-            "world": self.world,
-            "distribution": self.config.distribution,
-            **settings,
-        }
+        how = {"pass": records.PASS, "distribution": self.config.distribution}
+        return {**self.case.describe(), **how, **settings}
 
 
 def select_steps(
@@ -80,9 +73,6 @@ def select_steps(
     for how, size in itertools.product(spreads, batches):
         named = parse_list("--loss", loss) if loss else _having(how)
         configs += spread(preset, named, ways, {**settings, **size, "distribution": how})
-    for config in configs:
-        known = losses.distributions(config.loss)
-        losses.pick(f"distribution of {config.loss}", config.distribution, known)
     worlds = dict.fromkeys(parse_numbers("--world", world) or [1])
     for number in worlds:
         if not 1 <= number < LIMIT:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+import losses
 from bench.ceilings import Ceilings
 from bench.memory import peak_bytes
 from bench.pretraining.config import Config
@@ -20,6 +21,8 @@ from bench.timing import make_call, summarise
 
 LOSS_PHASES = ("communication", "loss_forward", "loss_backward")
 """What would not be there without the loss."""
+WEIGHT_BYTES = 4
+"""Mixed precision keeps weights and their gradients in fp32 too."""
 CEILING = {"fp32": "float32", "tf32": "tf32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -89,6 +92,15 @@ def network_macs(config: Config) -> int:
         with FlopCounterMode(display=False) as counter:
             network(views).sum().backward()
     return int(counter.get_total_flops()) // 2
+
+
+def gradient_bytes(config: Config, world: int) -> int:
+    """Bytes each device moves to add up the gradients of all weights, of fp32 (ring algorithm)."""
+    with torch.device("meta"):
+        weights = sum(each.numel() for each in Network(config).parameters())
+    return losses.all_reduce_bytes(
+        losses.Exchange(config.batch, config.dim, world, WEIGHT_BYTES, "step"), weights
+    )
 
 
 def utilisation(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import losses
+from bench.job import ALONE, Job
 from bench.pretraining.augmentations import TwoViews
 from bench.pretraining.config import Config
-from bench.pretraining.job import ALONE, Job
 from bench.pretraining.models import Network
 from bench.pretraining.optimizers import make_optimizer, set_rate
 from bench.pretraining.phases import PhaseClock
+from losses.collectives import World
 from losses.distributed import distribute
 
 MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,6 +49,12 @@ class TimedNetwork(nn.Module):
             return tuple(self.network.projector(each) for each in features)
 
 
+def _in_parallel(network: nn.Module) -> DistributedDataParallel:
+    ddp = DistributedDataParallel(network)
+    ddp._set_ddp_runtime_logging_sample_rate(1)  # of every step, see Trainer.phases
+    return ddp
+
+
 class Trainer:
     """Network, loss and optimizer of a configuration.
 
@@ -76,7 +84,7 @@ class Trainer:
             self.network.encoder.compile()
             self.network.projector.compile()
         timed = TimedNetwork(self.network, self.clock)
-        self.forward = DistributedDataParallel(timed) if job.world > 1 else timed
+        self.forward = _in_parallel(timed) if job.world > 1 else timed
         self._layout = layout
         self.views = TwoViews(config.augmentation, config.image_size).to(device)
         self.loss = self._make_loss()
@@ -88,7 +96,26 @@ class Trainer:
     def _make_loss(self) -> nn.Module:
         c = self.config
         loss = losses.create(c.loss, c.implementation, **c.hyperparameters, **c.options)
-        return distribute(loss, c.distribution) if self.job.world > 1 else loss
+        if self.job.world == 1:
+            return loss
+        world = World(waiting=partial(self.clock, "communication"))
+        return distribute(loss, c.distribution, world)
+
+    def phases(self) -> dict[str, float]:
+        """Milliseconds of each phase since the last time.
+
+        What the backward pass of the network waited for other processes is told apart by DDP, which
+        knows it of the step before.
+        """
+        found = self.clock.take()
+        if isinstance(self.forward, DistributedDataParallel):
+            known = self.forward._get_ddp_logging_data()
+            names = "backward_comm_time", "backward_compute_comm_overlap_time"
+            whole, hidden = (known.get(name, 0) / 1e6 for name in names)
+            waited = min(max(whole - hidden, 0.0), found["backward"])
+            found["backward"] -= waited
+            found["gradient_reduction"] += waited
+        return found
 
     def train_step(self, batches: Iterator[Tensor]) -> float:
         """One step of the optimizer.
@@ -101,8 +128,9 @@ class Trainer:
         """
         with losses.products("tf32" if self.config.precision == "tf32" else "ieee"):
             value = self._accumulate(batches)
-        with self.clock("optimizer"):
+        with self.clock("gradient_reduction"):
             value = self.job.mean(value)
+        with self.clock("optimizer"):
             set_rate(self.optimizer, self.config, self.step, self.steps, self.job.world)
             finite = bool(torch.isfinite(value))
             if finite:

@@ -49,7 +49,10 @@ def published_shape(records: pd.DataFrame) -> pd.DataFrame:
         ValueError: there is none.
     """
     at_world = (records["world"] == WORLD) & (records["batch"] * WORLD == BATCH)
-    chosen = records[at_world & (records["dim"] == DIM) & records["gmacs"].notna()].copy()
+    alone = records["setting"] == ""
+    shares = records["distribution"].isin(LAYOUTS)
+    counted = records["gmacs"].notna()
+    chosen = records[alone & shares & at_world & (records["dim"] == DIM) & counted].copy()
     if chosen.empty:
         raise ValueError("no record of the efficiency suite; run lossbench run --suite efficiency")
     return chosen

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import losses
+from losses.collectives import World
 from losses.distributed import distribute, distributions
 
 INPUTS = 7
@@ -202,7 +203,7 @@ def _evaluate(case: Case, rank: int, world: int, group: Any = None) -> dict[str,
     step = case.pass_ == "step"
     views = [view.clone() for view in _own(global_views(case, world), case.batch, rank)]
     leaves = [view.requires_grad_(case.pass_ != "forward") for view in views]
-    loss = distribute(case.create(), case.distribution, group)
+    loss = distribute(case.create(), case.distribution, World(group))
     with CommunicatedBytes(world) as count:
         value = loss(*leaves)
         gradients = torch.autograd.grad(value, leaves) if step else []
@@ -221,7 +222,7 @@ def _train(case: Case, rank: int, world: int) -> list[torch.Tensor]:
 def _outside(group: Any) -> str:
     """What a rank is told that is not in the group."""
     try:
-        distribute(losses.create("smi"), "gram", group)
+        distribute(losses.create("smi"), "gram", World(group))
     except ValueError as error:
         return str(error)
     return ""

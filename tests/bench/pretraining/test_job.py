@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.links import Link
+from bench.pretraining.phases import PHASES
 
 ROOT = Path(__file__).parents[3]
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 def torchrun(folder, *options, steps=6):
     return [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "bench", "pretrain", "--loss", "smi", "--implementation", "reference", "--steps",
+        "-m", "bench", "pretrain", "--loss", "smi", "--steps",
         str(steps), "--batch", "8", "--set", "projector=32,16", "--device", "cpu", "--out",
         str(folder / "run.jsonl"), "--checkpoint", str(folder), "--every", "1", *options,
     ]  # fmt: skip
@@ -45,6 +46,14 @@ def test_two_processes_make_one_record_and_exact_forms_follow_the_same_curve(tmp
         assert sent[1] > 0
         assert (sent[0] > 0) == (distribution != "local")
         assert record["images_per_s"] == pytest.approx(2 * 8 / record["step_ms"] * 1e3)
+        parts = sum(record[f"{name}_ms"] for name in PHASES)
+        assert parts == pytest.approx(record["step_ms"], rel=0.03)
+        assert record["gradient_reduction_ms"] > 0
+        # a ring of two: 8 x 16 values of two views from the other, and back; two sums of a term
+        bytes_ = {"local": 0, "gather": 2 * 8 * 16 * 2 * 4, "gram": 8 * 16 * 2 * 4 + 2 * 4}
+        assert record["communicated_bytes"] == bytes_[distribution]
+        assert record["gradient_communicated_bytes"] == record["parameter_bytes"]
+        assert (record["communication_ms"] > 0) == (distribution != "local")
         curves[distribution] = record["curve"]
     assert curves["gram"] == pytest.approx(curves["gather"], rel=1e-3)
     assert curves["local"] != pytest.approx(curves["gather"], rel=1e-2)
@@ -56,7 +65,7 @@ def test_a_killed_process_ends_the_job_and_the_checkpoint_goes_on(tmp_path):
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
     ) as job:
-        while not (tmp_path / "smi-reference.pt").exists() and job.poll() is None:
+        while not (tmp_path / "smi-auto.pt").exists() and job.poll() is None:
             time.sleep(0.05)
         ranks = subprocess.run(
             ["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True

@@ -114,7 +114,7 @@ def test_what_is_not_modelled_is_a_row_that_says_so(linear, setting):
 
 @pytest.mark.parametrize("distribution", ["local", "gather", "gram"])
 def test_one_device_sends_nothing_and_parts_add_up(linear, distribution):
-    config = linear(distribution=distribution)
+    config = linear(distribution=distribution, implementation="auto")
     for world in (1, 2, 64):
         found = predicted(config, world, link=Link(1.0, 1.0, 5.0))
         parts = [found[f"predicted_{name}_ms"] for name in PARTS]
@@ -167,12 +167,16 @@ def test_batches_that_are_accumulated_are_reduced_once(linear):
         assert two[f"predicted_{name}_ms"] == pytest.approx(one[f"predicted_{name}_ms"])
 
 
-def test_work_that_is_shared_out_is_a_part_of_all(linear):
-    """Barlow Twins: 3 N D^2 multiply-adds of each device's own samples, whatever W."""
-    config = linear(loss="barlow_twins", distribution="allreduce")
+def test_sums_are_added_up_in_a_tree_and_each_device_computes_its_share(linear):
+    """Barlow Twins: D x D sums; 3 N D^2 multiply-adds of each device's own samples."""
+    config = linear(loss="barlow_twins", implementation="auto", distribution="allreduce")
     for world in (2, 16):
-        found = predicted(config, world, SLOW, Link(1.0, 1.0))
-        assert found["predicted_loss_ms"] == pytest.approx(2 * 3 * N * D**2 / 1e9 * 1e3)
+        step = Step(config, world, "cpu")
+        assert step.case.cost.macs("step") == 3 * N * D**2
+        found = predicted(config, world, FAST, Link(1.0, 0.5, 3.0))
+        sent_ms = step.case.communicated_bytes / 0.5e9 * 1e3
+        deep_ms = 2 * (world.bit_length() - 1) * 3e-3
+        assert found["predicted_communication_ms"] == pytest.approx(sent_ms + deep_ms)
 
 
 def test_a_fast_link_leaves_no_loss_of_efficiency(linear):

@@ -6,11 +6,11 @@ import time
 import pytest
 import torch
 
+from bench.job import Job
 from bench.pretraining.batches import Batches
 from bench.pretraining.images import open_images
-from bench.pretraining.job import Job
 from bench.pretraining.optimizers import rate_share
-from bench.pretraining.phases import PHASES
+from bench.pretraining.phases import PHASES, PhaseClock
 from bench.pretraining.trainer import Trainer
 
 
@@ -40,15 +40,24 @@ def test_phases_add_up_to_the_step(small):
     trainer = Trainer(small(batch=64), 10, "cpu")
     batches = batches_of(trainer.config)
     trainer.train_step(batches)
-    trainer.clock.take()
+    trainer.phases()
     start = time.perf_counter()
     trainer.train_step(batches)
     whole = (time.perf_counter() - start) * 1e3
-    found = trainer.clock.take()
+    found = trainer.phases()
     assert set(found) == set(PHASES)
     assert sum(found.values()) == pytest.approx(whole, rel=0.03)
     assert found["encoder_forward"] > found["loss_forward"] > 0
-    assert sum(trainer.clock.take().values()) == 0
+    assert sum(trainer.phases().values()) == 0
+
+
+def test_a_phase_inside_another_counts_once():
+    clock = PhaseClock("cpu")
+    clock._now = iter([0.0, 1.0, 4.0, 6.0]).__next__
+    with clock("loss_forward"), clock("communication"):
+        pass
+    found = clock.take()
+    assert (found["communication"], found["loss_forward"]) == (3000, 3000)
 
 
 def test_accumulated_batches_are_one_large_one_for_a_loss_that_is_a_mean(small):

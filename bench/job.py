@@ -38,6 +38,15 @@ class Job:
         dist.all_reduce(total)
         return total / self.world
 
+    def most(self, value: float) -> float:
+        """The largest of all processes' values."""
+        if self.world == 1:
+            return value
+        device = torch.accelerator.current_accelerator() if dist.get_backend() == "nccl" else "cpu"
+        largest = torch.tensor(value, dtype=torch.float64, device=device)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return largest.item()
+
     def agree(self, decision: Any) -> Any:
         """What the first process decided."""
         if self.world == 1:
