@@ -24,18 +24,18 @@ class Followed:
     """What one device does for a batch of two views.
 
     Attributes:
+        state: ``parameter_bytes``, ``gradient_bytes`` and ``optimizer_bytes``.
+        view_bytes: of the two views.
         forward: pass of the encoder and projector.
         backward: pass of both.
         optimizer: a step of it, in the steady state.
-        view_bytes: of the two views.
-        state: ``parameter_bytes``, ``gradient_bytes`` and ``optimizer_bytes``.
     """
 
+    state: dict[str, int]
+    view_bytes: int
     forward: Trace
     backward: Trace
     optimizer: Trace
-    view_bytes: int
-    state: dict[str, int]
 
     @property
     def macs(self) -> int:
@@ -94,7 +94,7 @@ def follow_network(config: Config, device: str) -> Followed:
         calls = (forward, backward, optimizer.step, optimizer.step)
         there, back, _, step = follow(calls, live)
         view_bytes = sum(view.nbytes for view in views)
-        return Followed(there, back, step, view_bytes, state_bytes(network, optimizer))
+        return Followed(state_bytes(network, optimizer), view_bytes, there, back, step)
 
 
 def _autocast(config: Config) -> AbstractContextManager[Any]:
