@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,35 +26,74 @@ CHAIN = 50
 """Operations in a row, forward and backward, of which the launch is timed."""
 
 
-def calibrate(device: str) -> Ceilings:
+@dataclass(frozen=True)
+class Stopwatch:
+    """Times calls on a device.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        barrier: waits for the other processes of a job, which measure the same at the same time;
+            None: there is no job.
+    """
+
+    device: str
+    barrier: Callable[[], None] | None = None
+
+    def seconds(self, call: Callable[..., Any], *arguments: Any) -> float:
+        """Seconds of a call: of the shortest of many, as what others do only makes them longer.
+
+        In a job the mean: waiting for what the processes share, such as cores, is part of it.
+        """
+        call(*arguments)  # warms up
+        best, begun, calls = float("inf"), time.perf_counter(), 0
+        while not calls or time.perf_counter() < begun + MEASURE_S:
+            _wait(self.device)
+            start = time.perf_counter()
+            for _ in range(IN_A_ROW[self.device]):
+                call(*arguments)
+            _wait(self.device)
+            best = min(best, (time.perf_counter() - start) / IN_A_ROW[self.device])
+            calls += IN_A_ROW[self.device]
+        return (time.perf_counter() - begun) / calls if self.barrier else best
+
+    def meet(self) -> None:
+        """Begin when all processes do."""
+        if self.barrier:
+            self.barrier()
+
+
+def calibrate(device: str, barrier: Callable[[], None] | None = None) -> Ceilings:
     """Measure the ceilings of a device, in a few seconds.
 
     Args:
         device: "cpu" or "cuda".
+        barrier: as that of ``Stopwatch``.
     """
+    watch = Stopwatch(device, barrier)
     precisions = [*DTYPES, *(["tf32"] if device == "cuda" else [])]
     found = Ceilings(
-        {name: _gemm_gflops(device, name) for name in precisions},
-        list(_copies(device)),
-        _launch_us(device),
+        {name: _gemm_gflops(watch, name) for name in precisions},
+        list(_copies(watch)),
+        _launch_us(watch),
     )
     if device == "cuda":
         torch.cuda.empty_cache()  # room for the cases, which run in another process
     return found
 
 
-def _gemm_gflops(device: str, precision: str) -> float:
+def _gemm_gflops(watch: Stopwatch, precision: str) -> float:
     """The fastest of the products, in 10^9 FLOP/s.
 
     On the CPU by one thread, times their number: threads add up at best, and one thread does not
     wait for others that share their cores with a neighbour.
     """
     dtype = torch.float32 if precision == "tf32" else getattr(torch, precision)
-    best = 0.0
+    device, best = watch.device, 0.0
+    watch.meet()
     for side in SIDES[device]:
         left, right = (torch.randn(side, side, device=device).to(dtype) for _ in "ab")
         with _precision(precision), one_thread():
-            seconds = _shortest(device, torch.mm, left, right)
+            seconds = watch.seconds(torch.mm, left, right)
         best = max(best, 2 * side**3 / seconds / 1e9)
         if 8 * seconds > SLOW_S:
             break
@@ -66,19 +106,20 @@ def _precision(name: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def _copies(device: str) -> Iterator[tuple[int, float]]:
+def _copies(watch: Stopwatch) -> Iterator[tuple[int, float]]:
     """Of each size; on the CPU by all threads, or by one where those wait for a core."""
-    for power in COPIED[device]:
-        source = torch.randn(2**power // 8, device=device)
+    for power in COPIED[watch.device]:
+        source = torch.randn(2**power // 8, device=watch.device)
         copy = torch.empty_like(source).copy_
+        watch.meet()
         with one_thread():
-            alone = _shortest(device, copy, source)
-        seconds = min(alone, _shortest(device, copy, source))
+            alone = watch.seconds(copy, source)
+        seconds = min(alone, watch.seconds(copy, source))
         yield 2**power, 2**power / seconds / 1e9
 
 
-def _launch_us(device: str) -> float:
-    x = torch.ones(1, device=device, requires_grad=True)
+def _launch_us(watch: Stopwatch) -> float:
+    x = torch.ones(1, device=watch.device, requires_grad=True)
 
     def chain() -> None:
         y = x
@@ -86,21 +127,8 @@ def _launch_us(device: str) -> float:
             y = y * 1.0
         torch.autograd.grad(y, x)
 
-    return _shortest(device, chain) / (2 * CHAIN) * 1e6
-
-
-def _shortest(device: str, call: Callable[..., Any], *arguments: Any) -> float:
-    """Seconds of the shortest of many calls: what others do only makes them longer."""
-    call(*arguments)  # warms up
-    best, end = float("inf"), time.perf_counter() + MEASURE_S
-    while best == float("inf") or time.perf_counter() < end:
-        _wait(device)
-        start = time.perf_counter()
-        for _ in range(IN_A_ROW[device]):
-            call(*arguments)
-        _wait(device)
-        best = min(best, (time.perf_counter() - start) / IN_A_ROW[device])
-    return best
+    watch.meet()
+    return watch.seconds(chain) / (2 * CHAIN) * 1e6
 
 
 def _wait(device: str) -> None:

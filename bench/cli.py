@@ -7,7 +7,7 @@ import gc
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from bench.pretraining.command import pretrain
 
 if TYPE_CHECKING:
     from bench.case import Case
+    from bench.pretraining.steps import Step
 
 app = make_app(
     "Count and measure what self-supervised losses cost. Lists are comma-separated.",
@@ -50,7 +51,10 @@ def count(cases: "list[Case]", as_json: AsJson = False) -> int:
 @app.command("predict")
 @takes_cases
 def predict_cases(
-    cases: "list[Case]",
+    cases: "list[Case] | list[Step]",
+    preset: Annotated[
+        str, typer.Option(help="A whole step of pretraining by these settings: --set changes them.")
+    ] = "",
     gpu: Annotated[str, typer.Option(help="GPUs that need not be here, or all.")] = "",
     gpu_spec: Annotated[
         Path | None, typer.Option(help="A datasheet of yours, of the form of bench/gpus.json.")
@@ -64,13 +68,13 @@ def predict_cases(
     from rich.console import Console
     from rich.progress import track
 
-    from bench import display
     from bench.devices import choose
-    from bench.predict import Predictor
 
+    if preset and not link and any(case.world > 1 for case in cases):
+        raise ValueError("devices that train together send gradients: add --link ib400")
+    predictor, shown = _predicting(bool(preset))
     gc.freeze()  # what was imported is not garbage, and takes long to look through
     devices = choose(gpu, gpu_spec, link, cases[0].device)
-    predictor = Predictor()
     work = track(
         [(case, device) for case in cases for device in devices],
         "predicting",
@@ -78,11 +82,24 @@ def predict_cases(
         transient=True,
     )
     records = [predictor.predict(case, device) for case, device in work]
-    show(records, as_json, partial(display.predictions, devices=devices))
+    show(records, as_json, partial(shown, devices=devices))
     if link and all(case.world == 1 for case in cases):
         say("one device sends nothing over a link: add --world 8")
     statuses = {record["status"] for record in records}
     return OK if "ok" in statuses and "error" not in statuses else FAILED
+
+
+def _predicting(steps: bool) -> tuple[Any, Any]:
+    """What predicts cases or steps, and what shows them."""
+    if steps:
+        from bench.pretraining.display import predictions as steps_shown
+        from bench.pretraining.scaling import StepPredictor
+
+        return StepPredictor(), steps_shown
+    from bench.display import predictions
+    from bench.predict import Predictor
+
+    return Predictor(), predictions
 
 
 @app.command("calibrate")

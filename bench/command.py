@@ -144,7 +144,8 @@ def _share(
 def _open(cases: "list[Case]", out: Path, restart: bool, memory: int | None = None) -> "Writer":
     from bench.sweep import open_run
 
-    writer, aside = open_run(out, cases[0].device, restart, memory)
+    facts = {"memory_limit_bytes": memory} if memory else None
+    writer, aside = open_run(out, cases[0].device, restart, facts)
     if aside:
         say(f"{out} came from other code or another environment: kept as {aside}")
     return writer

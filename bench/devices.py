@@ -6,6 +6,7 @@ from pathlib import Path
 from bench import environment, gpus
 from bench.calibrate import calibrate
 from bench.console import parse_list
+from bench.links import Link
 from bench.predict import Device
 
 HERE = "here"
@@ -30,9 +31,9 @@ def choose(names: str, spec: Path | None, link: str, device: str) -> list[Device
             raise ValueError(f"{spec}: there is another GPU {sheet.name!r}; rename this one")
     if sheets:
         return [_of_sheet(sheet, links, link) for sheet in sheets]
-    rate = gpus.link_bytes_per_s(links, link, None) if link else 0.0
+    between = gpus.link(links, link, None) if link else None
     title, memory = environment.hardware(device)
-    return [Device(HERE, title, memory, calibrate(device), "Ceilings measured just now.", rate)]
+    return [Device(HERE, title, memory, calibrate(device), "Ceilings measured just now.", between)]
 
 
 def _of_table(names: str) -> list[gpus.Gpu]:
@@ -41,7 +42,7 @@ def _of_table(names: str) -> list[gpus.Gpu]:
     return [gpus.gpu(name) for name in dict.fromkeys([*chosen, *wanted]) if name != "all"]
 
 
-def _of_sheet(sheet: gpus.Gpu, links: Mapping[str, float], link: str) -> Device:
-    rate = gpus.link_bytes_per_s(links, link, sheet) if link else 0.0
+def _of_sheet(sheet: gpus.Gpu, links: Mapping[str, Link], link: str) -> Device:
+    between = gpus.link(links, link, sheet) if link else None
     title, memory = sheet.title, sheet.memory_bytes
-    return Device(sheet.name, title, memory, sheet.ceilings, gpus.assumption(), rate)
+    return Device(sheet.name, title, memory, sheet.ceilings, gpus.assumption(), between)

@@ -83,12 +83,12 @@ def predictions(records: list[dict[str, Any]], devices: "Sequence[Device]") -> N
 def _prediction(record: dict[str, Any], linked: bool) -> list[str]:
     bound = record["predicted_bound"]
     terms = [
-        _brief(record[f"predicted_{term}_ms"]) + ("*" if term == bound else " ") for term in TERMS
+        brief(record[f"predicted_{term}_ms"]) + ("*" if term == bound else " ") for term in TERMS
     ]
     needed = record["predicted_peak_bytes"] + record["input_bytes"]
     fits = "yes" if record["fits"] else "NO"
-    cells = [_brief(record["predicted_ms"]), *terms, _brief(needed / 1e9), fits]
-    link = [_brief(record["communication_ms"])] if linked else []
+    cells = [brief(record["predicted_ms"]), *terms, brief(needed / 1e9), fits]
+    link = [brief(record["communication_ms"])] if linked else []
     return [*cells, f"{record['predicted_largest_batch']:,}", *link]
 
 
@@ -120,7 +120,7 @@ def ceilings(found: Ceilings) -> None:
     Console().print(table)
 
 
-def _brief(value: float) -> str:
+def brief(value: float) -> str:
     """Three digits, or all of them before the point."""
     return f"{value:,.0f}" if 100 <= value < 1e5 else f"{value:.3g}"
 

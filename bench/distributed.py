@@ -27,7 +27,7 @@ from bench.measure import check
 from bench.memory import peak_and_result
 from bench.pretraining.phases import PhaseClock
 from bench.runfile import Writer
-from bench.sweep import describe, open_run
+from bench.sweep import describe, open_together
 from bench.timing import Call, enough, make_timer, no_garbage_collection, summarise
 
 WAITING = "communication"
@@ -58,10 +58,10 @@ def measure_together(
                 raise ValueError(
                     f"{job.world} processes measure --world {job.world}, got {case.world}"
                 )
-        if job.rank:
+        writer, aside = open_together(job, out, device, restart)
+        if writer is None:  # the first process has it
             _follow(cases, job)
             return []
-        writer, aside = open_run(out, device, restart)
         if aside:
             tell(f"{out} came from other code or another environment: kept as {aside}")
         with writer:

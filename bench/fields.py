@@ -75,10 +75,19 @@ def _are_ceilings(value: Any) -> bool:
     pairs = [each for each in copies if isinstance(each, list) and len(each) == 2]
     sizes = [each[0] for each in pairs]
     numbers = [*rates.values(), *(x for each in pairs for x in each), value.get("launch_us")]
+    if "link_us" in value:
+        numbers += _link_numbers(value)
     holds = _number(1e-9, 1e18)
     if len(pairs) < len(copies) or not all(map(holds, numbers)):
         return False
     return sizes[0] >= 1 and sizes == sorted(set(sizes))  # a byte at least, and ascending
+
+
+def _link_numbers(value: dict[str, Any]) -> list[Any]:
+    """As ``bench.links`` describes them; None for one that is missing."""
+    rates = value.get("link_gb_per_s")
+    known = rates if isinstance(rates, dict) else {}
+    return [value["link_us"], *map(known.get, ("all_gather", "all_reduce"))]
 
 
 TEXT = Kind("a str", lambda value: isinstance(value, str) and not _SURROGATE.search(value))
@@ -102,7 +111,7 @@ HEADER: dict[str, Kind] = {
 }
 FACT: dict[str, Kind] = {
     **dict.fromkeys(("device", "cpu", "gpu", "torch"), LINE),
-    "threads": COUNT,
+    **dict.fromkeys(("threads", "processes"), COUNT),
     "interpreted": FLAG,
 }
 CASE: dict[str, Kind] = {
@@ -137,6 +146,9 @@ RECORD: dict[str, Kind] = {
     **dict.fromkeys(("predicted_ms", "predicted_compute_ms", "predicted_memory_ms"), AMOUNT),
     **dict.fromkeys(("predicted_launch_ms", "predicted_peak_bytes"), AMOUNT),
     **dict.fromkeys(("predicted_largest_batch", "memory_limit_bytes"), AMOUNT),
+    **dict.fromkeys(("predicted_step_ms", "predicted_network_ms", "predicted_loss_ms"), AMOUNT),
+    **dict.fromkeys(("predicted_optimizer_ms", "predicted_communication_ms"), AMOUNT),
+    "predicted_gradient_reduction_ms": AMOUNT,
     **dict.fromkeys(("predicted_bound", "throttled"), LINE),
     "fraction_of_ceiling": AMOUNT,
     "communication_ms": AMOUNT,

@@ -9,6 +9,7 @@ from typing import Any
 
 from bench import fields
 from bench.ceilings import Ceilings
+from bench.links import Link
 from losses import pick
 
 TABLE = Path(__file__).with_name("gpus.json")
@@ -94,19 +95,24 @@ def _load(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _links(table: Mapping[str, Any], path: str) -> dict[str, float]:
-    given = table.get("links_gb_per_s", {})
+def _links(table: Mapping[str, Any], path: str) -> dict[str, Link]:
+    rates, delays = (_figures(table, path, name) for name in ("links_gb_per_s", "links_us"))
+    return {name: Link(rate, rate, delays.get(name, 0.0)) for name, rate in rates.items()}
+
+
+def _figures(table: Mapping[str, Any], path: str, what: str) -> dict[str, float]:
+    given = table.get(what, {})
     if not isinstance(given, dict):
-        raise ValueError(f"{path}: links_gb_per_s must be an object of figures, got {given!r:.60}")
-    return {name: _figure(f"{path}: links_gb_per_s", given, name) for name in given}
+        raise ValueError(f"{path}: {what} must be an object of figures, got {given!r:.60}")
+    return {name: _figure(f"{path}: {what}", given, name) for name in given}
 
 
-def links() -> dict[str, float]:
-    """Links of the table between devices, in 10^9 bytes/s in one direction."""
+def links() -> dict[str, Link]:
+    """Links of the table between devices."""
     return _links(_table(), str(TABLE))
 
 
-def read_links(path: Path) -> dict[str, float]:
+def read_links(path: Path) -> dict[str, Link]:
     """Those of the table, and those that a file of one's own adds.
 
     Raises:
@@ -115,8 +121,8 @@ def read_links(path: Path) -> dict[str, float]:
     return links() | _links(_load(path), str(path))
 
 
-def link_bytes_per_s(known: Mapping[str, float], name: str, of: Gpu | None) -> float:
-    """Bytes a second of a link in one direction.
+def link(known: Mapping[str, Link], name: str, of: Gpu | None) -> Link:
+    """A link by its name.
 
     Args:
         known: links by their names.
@@ -127,7 +133,10 @@ def link_bytes_per_s(known: Mapping[str, float], name: str, of: Gpu | None) -> f
         ValueError: an unknown link.
     """
     pick("link", name, [*known, *([OWN_LINK] if of else [])])
-    return 1e9 * (of.link_gb_per_s if of and name == OWN_LINK else known[name])
+    if of is None or name != OWN_LINK:
+        return known[name]
+    step_us = _figures(_table(), str(TABLE), "links_us")[OWN_LINK]
+    return Link(of.link_gb_per_s, of.link_gb_per_s, step_us)
 
 
 @cache

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from bench import links
+from bench.calibrate import calibrate
+
 PATIENCE = timedelta(seconds=60)
 """Without a word of another process: it is gone, and the job ends."""
 
@@ -51,6 +54,16 @@ class Job:
         box = [decision]
         dist.broadcast_object_list(box)
         return box[0]
+
+    def calibration(self, device: str) -> dict[str, Any]:
+        """Ceilings, and the link between processes, as a header has them: all measure at once.
+
+        A process that is alone measures in the same way, so that jobs can be compared.
+        """
+        if self.world == 1:
+            return calibrate(device, lambda: None).describe()
+        ceilings = calibrate(device, dist.barrier)
+        return {**ceilings.describe(), **links.measure(device).describe()}
 
 
 ALONE = Job()

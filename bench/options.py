@@ -13,6 +13,7 @@ from bench.launch import choose_launcher
 
 if TYPE_CHECKING:
     from bench.case import Case
+    from bench.pretraining.steps import Step
     from bench.suites import Grid, Layout
 
 Text = str | None
@@ -34,9 +35,11 @@ def select_cases(
     dim: Annotated[Text, _option("--dim", "Embedding dimensions, D [8192].")] = None,
     dtype: Annotated[Text, _option("--dtype", "float64, float32, bfloat16, float16.")] = None,
     pass_: Annotated[Text, _option("--pass", "forward, forward_grad, step [step].")] = None,
-    world: Annotated[Text, _option("--world", "Numbers of devices, W [1].")] = None,
+    world: Annotated[Text, _option("--world", "Numbers of devices, W: 1,8 or 8..1024 [1].")] = None,
     distribution: Annotated[Text, _option("--distribution", DISTRIBUTION_HELP)] = None,
-    set_: Annotated[Text, _option("--set", "Hyperparameters: smi.dependency=correlation.")] = None,
+    set_: Annotated[
+        list[str], _option("--set", "Hyperparameters: smi.dependency=correlation.")
+    ] = [],  # noqa: B006 - as below
     inputs: Annotated[Text, _option("--inputs", INPUTS_HELP)] = None,
     device: Annotated[Text, _option("--device", "cpu or cuda [cuda if there is one].")] = None,
     contender: Annotated[
@@ -84,13 +87,17 @@ def select_cases(
         cases += third_parties.beside(cases)
     for text in contender:
         cases += make_cases(text, cases)
-    cases = _with_settings(cases, set_)
+    for text in set_:
+        cases = _with_settings(cases, text)
     _check_rows(cases)
     return cases
 
 
 def takes_cases(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: replace a command's ``cases`` parameter by the options of ``select_cases``."""
+    """Decorator: replace a command's ``cases`` parameter by the options of ``select_cases``.
+
+    Of a command with an option ``preset``, ``cases`` are the steps of one, where it is given.
+    """
     own = inspect.signature(command).parameters
     shared = dict(inspect.signature(select_cases).parameters)
     del shared["there"]
@@ -108,7 +115,8 @@ def takes_cases(command: Callable[..., Any]) -> Callable[..., Any]:
         if options.get("launcher"):
             chosen["there"] = options["launcher"].there(options["device"])
         chosen.update({name: options.pop(name) for name in shared})
-        cases = select_cases(**chosen)
+        preset = options.get("preset")
+        cases = _steps(preset, **chosen) if preset else select_cases(**chosen)
         return command(cases=cases, **options)
 
     others = [own[name] for name in own if name != "cases"]
@@ -138,6 +146,18 @@ def _present(
     return wrapped
 
 
+def _steps(preset: str, absent: bool = False, **chosen: Any) -> "list[Step]":
+    """Steps of a preset, by the options of ``select_cases`` that go with one."""
+    from bench.pretraining.steps import select_steps
+
+    for name in ("suite", "dim", "dtype", "pass_", "inputs", "contender"):
+        if chosen.pop(name):
+            flag = name.strip("_")
+            raise ValueError(f"a preset says what a step is: leave --{flag} out, or --set it")
+    device = "cuda" if absent else present_device(chosen["device"])
+    return select_steps(preset, **{**chosen, "device": device})
+
+
 def _split(text: Text) -> list[str]:
     if text is None:
         return []
@@ -145,11 +165,29 @@ def _split(text: Text) -> list[str]:
 
 
 def parse_numbers(flag: str, text: Text) -> list[int]:
-    """The whole numbers of a comma-separated list; none of None."""
+    """The whole numbers of a comma-separated list, in which 8..64 is 8,16,32,64; none of None."""
     try:
-        return [int(part) for part in _split(text)]
+        return [number for part in _split(text) for number in _numbers(part)]
     except ValueError:
-        raise ValueError(f"{flag} needs whole numbers such as 256,2048, got {text!r}") from None
+        raise ValueError(
+            f"{flag} needs whole numbers such as 256,2048, or powers of two such as 8..1024, "
+            f"got {text!r:.60}"
+        ) from None
+
+
+def _numbers(text: str) -> list[int]:
+    """A number, or the powers of two from one to another.
+
+    Raises:
+        ValueError: neither.
+    """
+    first, dots, last = text.partition("..")
+    if not dots:
+        return [int(text)]
+    low, high = int(first), int(last)
+    if not 0 < low <= high or low & (low - 1) or high & (high - 1):
+        raise ValueError(text)
+    return [1 << power for power in range(low.bit_length() - 1, high.bit_length())]
 
 
 def _layouts(
@@ -214,7 +252,7 @@ def _check_rows(cases: "list[Case]") -> None:
                 raise ValueError(f"{case.inputs} holds {rows} x {dim} embeddings, {asked}")
 
 
-def _with_settings(cases: "list[Case]", text: Text) -> "list[Case]":
+def _with_settings(cases: "list[Case]", text: str) -> "list[Case]":
     """Apply ``loss.name=value``, or ``loss.implementation.name=value`` to one implementation."""
     for setting in _split(text):
         loss, way, entry = parse_setting(setting)

@@ -8,6 +8,7 @@ from bench.case import Case, element_bytes, input_bytes
 from bench.ceilings import TERMS, Ceilings
 from bench.failures import guarded
 from bench.growth import Growth
+from bench.links import Link
 from bench.trace import Trace
 from bench.work import Work, followed, with_batch
 
@@ -22,7 +23,7 @@ class Device:
         memory_bytes: of it.
         ceilings: measured or assumed.
         assumption: where the ceilings come from, in a sentence.
-        link_bytes_per_s: to other devices, in one direction; 0: nothing is asked of it.
+        link: to other devices; None: nothing is asked of it.
     """
 
     name: str
@@ -30,7 +31,7 @@ class Device:
     memory_bytes: float
     ceilings: Ceilings
     assumption: str
-    link_bytes_per_s: float = 0.0
+    link: Link | None = None
 
 
 def predict_times(done: Work, ceilings: Ceilings) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def _sums(trace: Trace, ceilings: Ceilings) -> list[float]:
     return [*terms, *bound]
 
 
-def predict_communication(case: Case, bytes_per_s: float) -> dict[str, Any]:
+def predict_communication(case: Case, link: Link) -> dict[str, Any]:
     """Time of what each device communicates over a link.
 
     Returns:
@@ -70,9 +71,14 @@ def predict_communication(case: Case, bytes_per_s: float) -> dict[str, Any]:
     """
     job = losses.Exchange(case.batch, case.dim, case.world, element_bytes(case.dtype), case.pass_)
     official = losses.spec(case.loss).communicated_bytes(job)
+    rounds = 2 if case.pass_ == "step" else 1
+    sent = case.communicated_bytes
+    summed = case.distribution == "allreduce"
     return {
-        "communication_ms": case.communicated_bytes / bytes_per_s * 1e3,
-        "official_communication_ms": official / bytes_per_s * 1e3,
+        "communication_ms": link.reduce_ms(sent, case.world)
+        if summed
+        else link.gather_ms(sent, case.world, rounds),
+        "official_communication_ms": link.gather_ms(official, case.world, rounds),
     }
 
 
@@ -100,7 +106,7 @@ class Predictor:
     def _predict(self, case: Case, device: Device) -> dict[str, Any]:
         growth = self._growth(followed(case))
         done, needed = growth.work(case.loss_batch), self._needed(case, growth)
-        peak, link = needed["predicted_peak_bytes"], device.link_bytes_per_s
+        peak, link = needed["predicted_peak_bytes"], device.link
         return {
             "status": "ok",
             "reason": "",

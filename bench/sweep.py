@@ -1,8 +1,9 @@
 """A sweep: a list of cases, most important first, to a run file. Resumable, budgeted."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from bench.case import Case
 from bench.ceilings import Ceilings, of_ceiling
 from bench.failures import OUT_OF_BUDGET
 from bench.inputs import identity
+from bench.job import Job
 from bench.runfile import SCHEMA, StaleRunError, Writer, set_aside
 from bench.worker import Worker
 
@@ -72,7 +74,11 @@ class Outcome:
 
 
 def open_run(
-    path: Path, device: str, restart: bool = False, memory_bytes: int | None = None
+    path: Path,
+    device: str,
+    restart: bool = False,
+    facts: Mapping[str, Any] | None = None,
+    calibration: Callable[[], dict[str, Any]] | None = None,
 ) -> tuple[Writer, Path | None]:
     """Open a run file for this machine and code.
 
@@ -80,34 +86,56 @@ def open_run(
         path: the run file.
         device: "cpu" or "cuda".
         restart: set a file of other code or another environment aside and start anew.
-        memory_bytes: of the device that is emulated, if one is.
+        facts: further ones of the environment, such as the memory of a device that is emulated.
+        calibration: makes that of a new file; default: of a single process.
 
     Returns:
         The writer, and the path of a file that was set aside.
     """
-    facts = environment.describe(device, torch.get_num_threads())
-    if memory_bytes is not None:
-        facts["memory_limit_bytes"] = memory_bytes
+    described = {**environment.describe(device, torch.get_num_threads()), **(facts or {})}
     header = {
         "schema": SCHEMA,
-        "environment": facts,
-        "environment_hash": environment.content_hash(facts),
+        "environment": described,
+        "environment_hash": environment.content_hash(described),
         **environment.source_state(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+    def new() -> Writer:
+        found = calibration() if calibration else calibrate(device).describe()
+        return Writer(path, {**header, "calibration": found})
+
     if not path.exists():
-        return Writer(path, _calibrated(header, device)), None
+        return new(), None
     try:
         return Writer(path, header), None
     except StaleRunError:
         if not restart:
             raise
         aside = set_aside(path)
-        return Writer(path, _calibrated(header, device)), aside
+        return new(), aside
 
 
-def _calibrated(header: dict[str, Any], device: str) -> dict[str, Any]:
-    return {**header, "calibration": calibrate(device).describe()}
+def open_together(
+    job: Job, path: Path, device: str, restart: bool
+) -> tuple[Writer | None, Path | None]:
+    """``open_run`` by the first process of a job; a new file's calibration is made by all at once.
+
+    Args:
+        job: this process among others.
+        path: the run file; one holds runs of as many processes.
+        device: "cpu" or "cuda".
+        restart: as ``open_run`` takes it.
+
+    Returns:
+        As ``open_run``; on other processes nothing.
+    """
+    if job.world == 1:
+        return open_run(path, device, restart, None, partial(job.calibration, device))
+    found = job.calibration(device)
+    if job.rank:
+        return None, None
+    return open_run(path, device, restart, {"processes": job.world}, lambda: found)
 
 
 def sweep(

@@ -8,7 +8,7 @@ fused kernels are launched as on a GPU of compute capability 9.0, and written do
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
@@ -42,6 +42,13 @@ OVERWRITES = {"copy_", "fill_", "zero_", "normal_"}
 """What these write over they do not read."""
 REDUCES = {"mse_loss", "smooth_l1_loss", "huber_loss"}
 """These make a tensor of the shape of their inputs and reduce it, in one call."""
+_COUNTED_AS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+        torch.ops.aten._scaled_dot_product_flash_attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
+        torch.ops.aten._scaled_dot_product_flash_attention_backward,
+}  # fmt: skip
+"""Matrix products that ``FlopCounterMode`` does not know, as others of the same shapes."""
 KEEPS = {"mse_loss", "smooth_l1_loss"}
 """What these return keeps the memory of a tensor of the shape of their inputs."""
 
@@ -124,6 +131,26 @@ def trace(case: Case, counter: bool = False, run: bool = False) -> Trace:
         if isinstance(flops, FlopCounterMode):
             tracer.found.macs = flops.get_total_flops() // 2
         return tracer.found
+
+
+def follow(calls: Sequence[Callable[[], object]], live: Sequence[Tensor]) -> list[Trace]:
+    """Follow calls one after another, on tensors of a ``FakeTensorMode`` that is on.
+
+    Args:
+        calls: what is done.
+        live: tensors that were there before, which do not count as held.
+
+    Returns:
+        A trace of each call; what it holds includes what those before it left.
+    """
+    tracer = _Tracer(tuple(live), skips=False)
+    traces = []
+    with tracer, saved_tensors_hooks(tracer.save, lambda tensor: tensor):
+        for call in calls:
+            call()
+            traces.append(tracer.found)
+            tracer.found = Trace()
+    return traces
 
 
 def _valueless(case: Case) -> tuple[AbstractContextManager[Any], str]:
@@ -312,7 +339,7 @@ def _kind(func: Any) -> _Kind:
     return _Kind(
         name=schema.name,
         host=HOSTS.get(func) if CAN_RECORD else None,
-        formula=flop_registry.get(func._overloadpacket),
+        formula=flop_registry.get(_COUNTED_AS.get(func._overloadpacket, func._overloadpacket)),
         is_work=not (space == "prim" or name in NO_WORK),
         is_functional=not any(each.alias_info for each in (*schema.arguments, *schema.returns)),
         written=_written(func),
@@ -372,13 +399,16 @@ def _operation(
         return None
     out = kwargs.get("out")
     read = [each for each in _tensors((args, tuple(kwargs.values()))) if each is not out]
-    moved = sum(map(_bytes, (*read[kind.overwrites :], *_tensors(result))))
+    # a list that is written to in place is not returned
+    written = result if result is not None or kind.written is None else args[kind.written]
+    moved = sum(map(_bytes, (*read[kind.overwrites :], *_tensors(written))))
     if kind.formula is None:
         return Operation(0, "", moved)
     # formulas do not know the dtype that a product may be asked for
     known = [each for each in args if not isinstance(each, torch.dtype)]
     macs = kind.formula(*known, **kwargs, out_val=result) // 2
-    return Operation(macs, _precision(read[-1]) if macs else "", moved)
+    # what is added comes before the operands, statistics after them
+    return Operation(macs, _precision(read[1]) if macs else "", moved)
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -1,6 +1,5 @@
 """``lossbench pretrain``. torch is imported inside, so that ``--help`` answers at once."""
 
-import itertools
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,7 +61,7 @@ def pretrain(
     """Pretrain an encoder by each loss and time every phase of the step."""
     from bench.options import present_device
     from bench.pretraining import display
-    from bench.pretraining.config import PRESETS
+    from bench.pretraining.config import PRESETS, spread
     from bench.pretraining.run import ON_NAN, Plan
     from losses import pick
 
@@ -77,10 +76,9 @@ def pretrain(
     ):
         if value < 0:
             raise ValueError(f"{name} must be 1 or more, got {value}")
-    own = [text for text in set_ if "." in text.partition("=")[0]]  # of a loss, not of training
-    shared = [text for text in set_ if text not in own]
-    changes = _changes(shared, data=data, epochs=epochs, batch=batch)
-    configs = _configs(preset, loss.split(","), implementation.split(","), changes, own)
+    changes = {"data": data, "epochs": epochs, "batch": batch}
+    given = {name: value for name, value in changes.items() if value}
+    configs = spread(preset, loss.split(","), implementation.split(","), set_, **given)
     plan = Plan(steps, checkpoint, every, pick("--on-nan", on_nan, ON_NAN), evaluate)
     there = (launcher and launcher.there(device)) or present_device(device)
     how: tuple[Any, ...] = (configs, out, plan, there, restart)
@@ -88,43 +86,6 @@ def pretrain(
     if records:  # else another process of the job prints them
         show(records, as_json, display.steps)
     return FAILED if failed or any(record["status"] != "ok" for record in records) else OK
-
-
-def _changes(set_: list[str], **named: Any) -> dict[str, Any]:
-    """Settings that replace the preset's."""
-    from bench.pretraining.config import parse_settings
-
-    found = parse_settings(set_)
-    return found | {name: value for name, value in named.items() if value}
-
-
-def _configs(
-    preset: str, losses_: list[str], ways: list[str], changes: dict[str, Any], own: list[str]
-) -> "list[Config]":
-    """A configuration for each loss and implementation; ``own`` are settings of some of them."""
-    from bench.pretraining.config import from_preset
-
-    settings = [_of_the_loss(text, losses_, ways) for text in own]
-    configs = []
-    for loss, way in itertools.product(losses_, ways):
-        kinds: dict[str, dict[str, Any]] = {"hyperparameters": {}, "options": {}}
-        for of_loss, of_way, entry in settings:
-            if of_loss == loss and of_way in ("", way):
-                kinds["options" if of_way else "hyperparameters"].update(entry)
-        configs.append(from_preset(preset, loss=loss, implementation=way, **changes, **kinds))
-    if len({each.label for each in configs}) < len(configs):
-        raise ValueError("a loss and implementation were given twice")
-    return configs
-
-
-def _of_the_loss(text: str, losses_: list[str], ways: list[str]) -> tuple[str, str, dict[str, Any]]:
-    from bench.options import parse_setting
-
-    loss, way, entry = parse_setting(text)
-    if loss not in losses_ or way not in ("", *ways):
-        owner = f"{loss}.{way}" if way else loss
-        raise ValueError(f"--set {text}: {owner} is not pretrained here")
-    return loss, way, entry
 
 
 def _share(
@@ -155,29 +116,31 @@ def _run_all(
     """Run what the run file does not hold yet; the first process of a job writes it."""
     from bench.ceilings import Ceilings
     from bench.job import joined
-    from bench.pretraining import records
+    from bench.pretraining import records, scaling
     from bench.pretraining.display import Steps
-    from bench.sweep import open_run
+    from bench.sweep import open_together
 
     with joined(device) as job:
-        if job.rank:
+        writer, aside = open_together(job, out, device, restart)
+        if writer is None:  # the first process has it
             for config in configs:
                 if not job.agree(None):
                     _run(config, plan, device, None, Steps(quiet=True), job)
             return []
-        writer, aside = open_run(out, device, restart)
         if aside:
             say(f"{out} came from other code or another environment: kept as {aside}")
         found = []
         with writer, Steps() as progress:
-            ceilings = Ceilings.of(writer.header.get("calibration"))
+            calibration = writer.header.get("calibration")
+            ceilings = Ceilings.of(calibration)
             for config in configs:
                 key = records.key(config, job.world, plan.steps, writer.header)
                 known = writer.records.get(key)
                 if not job.agree(_is_done(known, plan)):
                     fields = _run(config, plan, device, ceilings, progress, job)
                     about = records.describe(config, device, job.world)
-                    writer.append({"key": key, **about, **fields})
+                    told = scaling.expected(config, job.world, device, calibration)
+                    writer.append({"key": key, **about, **told, **fields})
                 found.append(writer.records[key])
     return found
 

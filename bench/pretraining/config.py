@@ -1,5 +1,6 @@
 """What is trained and how: settings, presets as data, and what does not go together."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_origin
 
 import losses
+from bench.options import parse_setting
 
 ENCODERS = ("resnet18", "resnet50", "vit_s", "vit_b")
 STEMS = ("imagenet", "cifar")
@@ -158,6 +160,51 @@ def from_preset(name: str, **changes: Any) -> Config:
         losses.pick("setting", key, known)
     settings |= changes
     return Config(**{**settings, "projector": tuple(settings["projector"])})
+
+
+def spread(
+    preset: str,
+    losses_: Sequence[str],
+    ways: Sequence[str],
+    settings: Sequence[str] = (),
+    **changes: Any,
+) -> list[Config]:
+    """The settings of a preset for each loss and implementation.
+
+    Args:
+        preset: name of it.
+        losses_: names of losses.
+        ways: names of implementations.
+        settings: ``name=value`` for all of them, or ``loss.name=value`` and
+            ``loss.implementation.name=value`` for a loss alone.
+        **changes: further settings for all of them.
+
+    Raises:
+        ValueError: as ``from_preset``, or one of them is named twice.
+    """
+    own = [text for text in settings if "." in text.partition("=")[0]]
+    shared = parse_settings([text for text in settings if text not in own]) | changes
+    parsed = [_of_a_loss(text, losses_, ways) for text in own]
+    configs = []
+    for loss, way in itertools.product(losses_, ways):
+        kinds: dict[str, dict[str, Any]] = {"hyperparameters": {}, "options": {}}
+        for of_loss, of_way, entry in parsed:
+            if of_loss == loss and of_way in ("", way):
+                kinds["options" if of_way else "hyperparameters"].update(entry)
+        configs.append(from_preset(preset, loss=loss, implementation=way, **shared, **kinds))
+    if len({each.label for each in configs}) < len(configs):
+        raise ValueError("a loss and implementation were given twice")
+    return configs
+
+
+def _of_a_loss(
+    text: str, losses_: Sequence[str], ways: Sequence[str]
+) -> tuple[str, str, dict[str, Any]]:
+    loss, way, entry = parse_setting(text)
+    if loss not in losses_ or way not in ("", *ways):
+        owner = f"{loss}.{way}" if way else loss
+        raise ValueError(f"--set {text}: {owner} is not pretrained here")
+    return loss, way, entry
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:

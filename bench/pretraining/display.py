@@ -3,17 +3,43 @@
 import os
 import sys
 import textwrap
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bench.console import say
+from bench.display import brief
+
+if TYPE_CHECKING:
+    from bench.predict import Device
 
 PLAIN_STEPS = 10
 """Lines that a run prints in CI."""
+NOT_MODELLED = (
+    "Link: what the loss communicates. Reduce: what the backward pass does not hide of the "
+    "gradients' all-reduce. Eff.: images/s of a device, to one alone. Not modelled: reading and "
+    "augmenting images, stragglers, slower links between machines, what hiding costs."
+)
+TIMES = {
+    "predicted_network_ms": ("network", brief),
+    "predicted_optimizer_ms": ("optimizer", brief),
+    "predicted_loss_ms": ("loss", brief),
+    "predicted_communication_ms": ("link", brief),
+    "predicted_gradient_reduction_ms": ("reduce", brief),
+    "predicted_step_ms": ("step", brief),
+}
+FOLLOWS = {
+    "predicted_images_per_s": ("images/s", brief),
+    "predicted_efficiency": ("eff.", "{:.0%}".format),
+    "predicted_loss_share": ("loss", "{:.1%}".format),
+    "predicted_communication_share": ("link", "{:.1%}".format),
+    "predicted_peak_bytes": ("GB", lambda size: brief(size / 1e9)),
+    "fits": ("fits", lambda fits: "yes" if fits else "NO"),
+    "schedule_device_hours": ("device h", lambda hours: "-" if hours is None else brief(hours)),
+}
 
 
 class Steps:
@@ -65,7 +91,7 @@ def steps(records: list[dict[str, Any]]) -> None:
     for column in ("images/s", "ms a step", "loss share", "peak GB", "steps", "last loss"):
         table.add_column(column, justify="right", no_wrap=True)
     for record in records:
-        table.add_row(f"{record['loss']} {record['chosen']}", *_cells(record))
+        table.add_row(_label(record), *_cells(record))
     Console(markup=False, emoji=False, highlight=False).print(table)
     for record in records:
         name = f"{record['loss']} {record['implementation']}"
@@ -85,6 +111,53 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
     return [
         form.format(known[name]) if known.get(name) is not None else "-" for name, form in shown
     ]
+
+
+def predictions(records: list[dict[str, Any]], devices: "Sequence[Device]") -> None:
+    """Print what steps were predicted to take on each device, by part, and what follows."""
+    done = [record for record in records if record["status"] == "ok"]
+    for device in devices:
+        own = [record for record in done if record["gpu"] == device.name]
+        for what in dict.fromkeys(map(_what, own)):
+            _say(f"{device.title}, {device.memory_bytes / 1e9:.0f} GB. {device.assumption}")
+            rows = [record for record in own if _what(record) == what]
+            _table(f"{what}, ms of a step", rows, TIMES)
+            _table("shares, memory, schedule (EXTRAPOLATED)", rows, FOLLOWS)
+    failed = [record for record in records if record["status"] != "ok"]
+    for label, reason in dict.fromkeys((_label(each), each["reason"]) for each in failed):
+        _say(f"{label}: {reason}")
+    if done:
+        _say(NOT_MODELLED)
+
+
+def _what(record: Mapping[str, Any]) -> str:
+    return (
+        f"{record['pretrain_encoder']}, {record['pretrain_image_size']} pixels, "
+        f"N = {record['batch']}, {record['pretrain_precision']}, {record['distribution']}"
+    )
+
+
+def _label(record: Mapping[str, Any]) -> str:
+    """Loss, and the implementation that runs."""
+    return f"{record['loss']} {record['chosen'] or record['implementation']}"
+
+
+def _table(
+    title: str, records: list[dict[str, Any]], columns: Mapping[str, tuple[str, Any]]
+) -> None:
+    print(f"{title}:")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("loss", overflow="fold")  # gives way, so that no number is cut
+    for heading in ("W", *(heading for heading, _ in columns.values())):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for record in records:
+        cells = [show(record.get(name)) for name, (_, show) in columns.items()]
+        table.add_row(_label(record), str(record["world"]), *cells)
+    Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+def _say(text: str) -> None:
+    print(textwrap.fill(text, width=80))
 
 
 def presets(known: Mapping[str, Mapping[str, Any]]) -> None:

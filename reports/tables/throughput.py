@@ -51,8 +51,14 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
     return sections
 
 
-def timed(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+def timed(
+    records: pd.DataFrame, same: Sequence[str] = tuple(SAME)
+) -> list[tuple[str, pd.DataFrame]]:
     """Runs that were timed, of one network on one machine at a time, each with its title.
+
+    Args:
+        records: of any kind.
+        same: fields in which runs of a group agree.
 
     Raises:
         ValueError: there are none.
@@ -61,7 +67,7 @@ def timed(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     rows = rows[rows["median_ms"].notna()]
     if rows.empty:
         raise ValueError("no pretraining run was timed; run lossbench pretrain first")
-    keys = [rows[name].astype(str) for name in SAME if name in rows]
+    keys = [rows[name].astype(str) for name in same if name in rows]
     return [(_what(own), own) for _, own in rows.groupby(keys, sort=False)]
 
 

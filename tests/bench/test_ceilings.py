@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.calibrate import calibrate
+from bench.calibrate import COPIED, calibrate
 from bench.case import DTYPES, Case
 from bench.ceilings import SLACK, TERMS, Ceilings, of_ceiling
 from bench.predict import predict_times
@@ -119,6 +119,14 @@ def test_a_calibration_names_every_dtype_and_survives_json():
     assert Ceilings.of(None) is None
 
 
+def test_processes_of_a_job_meet_before_each_measurement(monkeypatch):
+    monkeypatch.setattr("bench.calibrate.MEASURE_S", 0.0)
+    met = []
+    found = calibrate("cpu", lambda: met.append(1))
+    assert len(met) == len(DTYPES) + len(COPIED["cpu"]) + 1
+    assert set(found.gemm_gflops) == set(DTYPES)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -130,6 +138,10 @@ def test_a_calibration_names_every_dtype_and_survives_json():
         {"copy_gb_per_s": [[2, 1.0], [1, 1.0]]},
         {"copy_gb_per_s": [[1, 0.0]]},
         {"copy_gb_per_s": [[1]]},
+        {"link_us": 5.0},
+        {"link_us": -5.0, "link_gb_per_s": {"all_gather": 1.0, "all_reduce": 1.0}},
+        {"link_us": 5.0, "link_gb_per_s": {"all_gather": 1.0}},
+        {"link_us": 5.0, "link_gb_per_s": {"all_gather": 1.0, "all_reduce": 0.0}},
     ],
     ids=str,
 )

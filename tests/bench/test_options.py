@@ -8,7 +8,7 @@ from command_line import call_lossbench
 import losses
 from bench.case import Case
 from bench.counting import count
-from bench.options import select_cases
+from bench.options import parse_numbers, select_cases
 
 CHUNKED = [name for name in losses.names() if "chunked" in losses.spec(name).implementations]
 SHAPES = [(50, 20), (20, 50), (32, 32), (7, 5), (2, 1)]
@@ -23,7 +23,7 @@ def count_as_json(*arguments):
 
 def test_an_option_reaches_only_the_implementation_it_names():
     setting = "smi.chunked.workspace_bytes=4096,smi.lambda_=2"
-    cases = select_cases(loss="smi,vicreg", batch="8", dim="16", set_=setting, device="cpu")
+    cases = select_cases(loss="smi,vicreg", batch="8", dim="16", set_=[setting], device="cpu")
     for case in cases:
         chunked = (case.loss, case.implementation) == ("smi", "chunked")
         assert case.options == ({"workspace_bytes": 4096} if chunked else {})
@@ -39,6 +39,37 @@ def test_an_option_is_part_of_the_row_and_changes_only_its_counts():
     assert small["chunked"]["counts_agree"]
     for name in ("reference", "gram", "compiled"):
         assert small[name] == usual[name]
+
+
+def test_a_setting_may_be_given_again():
+    together, apart = (
+        select_cases(loss="smi", batch="8", dim="16", set_=texts, device="cpu")
+        for texts in (["smi.lambda_=2,smi.eps=0.1"], ["smi.lambda_=2", "smi.eps=0.1"])
+    )
+    assert together == apart
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        (None, []),
+        ("8..1024", [8, 16, 32, 64, 128, 256, 512, 1024]),
+        ("1..1", [1]),
+        ("3,1..4,8", [3, 1, 2, 4, 8]),
+        (" 2 .. 4 ", [2, 4]),
+    ],
+)
+def test_a_range_is_of_powers_of_two(text, numbers):
+    assert parse_numbers("--world", text) == numbers
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "8..", "..8", "8...64", "6..12", "8..100", "64..8", "0..8", "-8..8", "8..x", "1,,2"],
+)
+def test_a_range_that_is_none_is_one_line(text):
+    with pytest.raises(ValueError, match=r"--world needs whole numbers|a list is written"):
+        parse_numbers("--world", text)
 
 
 @pytest.mark.parametrize("loss", CHUNKED)

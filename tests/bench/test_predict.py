@@ -8,6 +8,7 @@ from command_line import call_lossbench
 from bench import display, gpus
 from bench.case import Case
 from bench.devices import choose
+from bench.links import Link
 from bench.predict import Device, Predictor, predict_communication
 
 ISSUE = {
@@ -23,7 +24,7 @@ SHEET = {
 
 
 def device(sheet):
-    return Device(sheet.name, sheet.title, sheet.memory_bytes, sheet.ceilings, "", 0.0)
+    return Device(sheet.name, sheet.title, sheet.memory_bytes, sheet.ceilings, "")
 
 
 def test_the_gpus_of_the_table():
@@ -37,6 +38,10 @@ def test_every_figure_has_a_source():
         for value, source in (*figures, *fields["tflops"].values()):
             assert value > 0, name
             assert source in table["documents"], name
+    for value, source in table["links_us"].values():
+        assert value > 0
+        assert source in table["documents"]
+    assert {*table["links_us"]} == {*table["links_gb_per_s"], gpus.OWN_LINK}
 
 
 @pytest.mark.parametrize("name", sorted(ISSUE))
@@ -116,7 +121,11 @@ def test_gpus_are_named_once_and_all_is_all():
 def test_ones_own_links(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"gpus": {"mine": SHEET}, "links_gb_per_s": {"string": 0.5}}))
-    assert choose("", path, "string", "cuda")[0].link_bytes_per_s == 0.5e9
+    assert choose("", path, "string", "cuda")[0].link == Link(0.5, 0.5, 0.0)
+    table = {"gpus": {"mine": SHEET}, "links_gb_per_s": {"string": 0.5}, "links_us": {"string": 9}}
+    path.write_text(json.dumps(table))
+    assert choose("", path, "string", "cuda")[0].link == Link(0.5, 0.5, 9.0)
+    assert choose("h200", None, "nvlink", "cuda")[0].link == Link(450, 450, 3.4)
     with pytest.raises(ValueError, match="unknown link 'string'"):
         choose("h200", None, "string", "cuda")
 
@@ -168,11 +177,11 @@ def test_ones_own_datasheet(tmp_path):
 @pytest.mark.parametrize("pass_", ["forward", "step"])
 def test_a_gather_moves_every_other_devices_views(world, pass_):
     case = Case("nt_xent", batch=256, dim=512, world=world, distribution="gather", pass_=pass_)
-    seconds = predict_communication(case, 1e9)["communication_ms"] / 1e3
+    seconds = predict_communication(case, Link(1.0, 1.0))["communication_ms"] / 1e3
     there_and_back = 2 if pass_ == "step" else 1
     assert seconds == pytest.approx(there_and_back * (world - 1) * 256 * 512 * 2 * 4 / 1e9)
     local = Case("nt_xent", batch=256, dim=512, world=world, pass_=pass_)
-    assert predict_communication(local, 1e9)["communication_ms"] == 0
+    assert predict_communication(local, Link(1.0, 1.0))["communication_ms"] == 0
 
 
 def test_auto_chooses_for_the_memory_of_that_gpu():

@@ -8,6 +8,7 @@ from command_line import call_lossbench
 from PIL import Image
 
 from bench.pretraining.phases import PHASES
+from bench.pretraining.scaling import PARTS
 from reports.cli import app as reports
 from reports.page import make_figure
 from reports.records import load
@@ -47,6 +48,9 @@ def test_every_loss_has_a_record_that_adds_up(records):
         assert record["peak_bytes"] > live
         assert record["optimizer_bytes"] >= 2 * record["parameter_bytes"]
         assert record["activation_bytes"] > record["loss_bytes"] > 0
+        told = [record[f"predicted_{part}_ms"] for part in PARTS]
+        assert record["predicted_step_ms"] == pytest.approx(sum(told))
+        assert record["predicted_peak_bytes"] == pytest.approx(record["peak_bytes"], rel=0.02)
 
 
 def test_the_same_command_measures_nothing_again(run_file):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.links import Link
 from bench.pretraining.phases import PHASES
 
 ROOT = Path(__file__).parents[3]
@@ -37,8 +38,13 @@ def test_two_processes_make_one_record_and_exact_forms_follow_the_same_curve(tmp
         command = torchrun(folder, "--set", f"distribution={distribution}")
         done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        (record,) = map(json.loads, (folder / "run.jsonl").read_text().splitlines()[1:])
+        header, record = map(json.loads, (folder / "run.jsonl").read_text().splitlines())
+        assert header["environment"]["processes"] == 2
+        assert Link.of(header["calibration"]) is not None
         assert (record["world"], record["distribution"]) == (2, distribution)
+        sent = [record[f"predicted_{name}_ms"] for name in ("communication", "gradient_reduction")]
+        assert sent[1] > 0
+        assert (sent[0] > 0) == (distribution != "local")
         assert record["images_per_s"] == pytest.approx(2 * 8 / record["step_ms"] * 1e3)
         parts = sum(record[f"{name}_ms"] for name in PHASES)
         assert parts == pytest.approx(record["step_ms"], rel=0.03)
