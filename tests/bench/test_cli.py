@@ -248,6 +248,7 @@ def test_interrupt_says_how_to_resume(tmp_path):
     )
     try:
         while not path.exists() or path.read_bytes().count(b"\n") < 2:  # header and a record
+            assert process.poll() is None, process.communicate()[1]
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
