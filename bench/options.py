@@ -146,7 +146,7 @@ def _present(
     return wrapped
 
 
-def _steps(preset: str, absent: bool = False, **chosen: Any) -> "list[Step]":
+def _steps(preset: str, there: str = "", **chosen: Any) -> "list[Step]":
     """Steps of a preset, by the options of ``select_cases`` that go with one."""
     from bench.pretraining.steps import select_steps
 
@@ -154,7 +154,7 @@ def _steps(preset: str, absent: bool = False, **chosen: Any) -> "list[Step]":
         if chosen.pop(name):
             flag = name.strip("_")
             raise ValueError(f"a preset says what a step is: leave --{flag} out, or --set it")
-    device = "cuda" if absent else present_device(chosen["device"])
+    device = there or present_device(chosen["device"])
     return select_steps(preset, **{**chosen, "device": device})
 
 

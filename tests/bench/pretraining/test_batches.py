@@ -143,7 +143,10 @@ def test_an_error_of_a_worker_reaches_the_step():
 )
 @settings(deadline=None)
 def test_readable_images_stand_in_for_corrupt_ones(batch, world, corrupt, step):
-    """With 20 readable images or more there is one for every place of a batch of up to 15."""
+    """First those of its own that can be read, then others; alone, there is one for every place.
+
+    Of several devices each has its own to choose from, which may be too few.
+    """
     images = Numbered(40, corrupt)
     devices = [Batches(images, batch, 5, rank, world) for rank in range(world)]
     shares = [numbers(device.batch_at(step)) for device in devices]
@@ -152,7 +155,8 @@ def test_readable_images_stand_in_for_corrupt_ones(batch, world, corrupt, step):
         own = whole[rank * batch :][:batch]
         assert len(share) == batch
         assert not corrupt & set(share)
-        assert [index for index in own if index not in corrupt] == [i for i in share if i in own]
+        readable = [index for index in own if index not in corrupt]
+        assert share[: len(readable)] == readable
         assert {f"image {index}" for index in own if index in corrupt} <= set(device.skipped)
     if world == 1:
         assert len(set(shares[0])) == batch
