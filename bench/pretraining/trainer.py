@@ -1,7 +1,7 @@
 """One training step, phase by phase."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -47,6 +47,22 @@ class TimedNetwork(nn.Module):
             features = [self.network.encoder(view) for view in views]
         with self._clock("projector_forward"):
             return tuple(self.network.projector(each) for each in features)
+
+
+@contextmanager
+def _fp32_as(precision: str) -> Iterator[None]:
+    """Matrix products and convolutions of fp32 in "ieee" fp32, or in "tf32".
+
+    On a GPU torch's convolutions are in TF32 unless they are told otherwise.
+    """
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = precision
+    try:
+        with losses.products(precision):
+            yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def _in_parallel(network: nn.Module) -> DistributedDataParallel:
@@ -126,7 +142,7 @@ class Trainer:
         Returns:
             The loss, the mean of all processes'; where it is not finite, no weight was changed.
         """
-        with losses.products("tf32" if self.config.precision == "tf32" else "ieee"):
+        with _fp32_as("tf32" if self.config.precision == "tf32" else "ieee"):
             value = self._accumulate(batches)
         with self.clock("gradient_reduction"):
             value = self.job.mean(value)

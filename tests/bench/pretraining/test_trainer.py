@@ -13,6 +13,9 @@ from bench.pretraining.optimizers import rate_share
 from bench.pretraining.phases import PHASES, PhaseClock
 from bench.pretraining.trainer import Trainer
 
+EXACT = {"ieee", "none"}
+"""What torch calls products of full precision; "none" leaves them as they are by default."""
+
 
 def batches_of(config, start=0):
     images = open_images(config.data, config.image_size, config.seed)
@@ -49,6 +52,23 @@ def test_phases_add_up_to_the_step(small):
     assert sum(found.values()) == pytest.approx(whole, rel=0.03)
     assert found["encoder_forward"] > found["loss_forward"] > 0
     assert sum(trainer.phases().values()) == 0
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", EXACT), ("tf32", {"tf32"})])
+def test_fp32_is_fp32_unless_tf32_is_asked_for(small, precision, expected):
+    """Torch's convolutions would be in TF32 on a GPU."""
+    trainer, seen = Trainer(small(precision=precision), 10, "cpu"), []
+    backends = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+
+    def look(*_):
+        seen.append([backend.fp32_precision for backend in backends])
+
+    trainer.network.encoder.register_forward_hook(look)
+    before = [backend.fp32_precision for backend in backends]
+    trainer.train_step(batches_of(trainer.config))
+    assert len(seen) == 2
+    assert all(expected.issuperset(each) for each in seen)
+    assert [backend.fp32_precision for backend in backends] == before
 
 
 def test_a_phase_inside_another_counts_once():
