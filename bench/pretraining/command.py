@@ -1,5 +1,6 @@
 """``lossbench pretrain``. torch is imported inside, so that ``--help`` answers at once."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,6 +50,9 @@ def pretrain(
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Judge the features by a linear probe and k-NN.")
     ] = False,
+    paired: Annotated[
+        bool, typer.Option("--paired", help="A step of each run in turn: ratios survive noise.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Run file; continued if it is there.")] = Path(
         "runs/pretrain.jsonl"
     ),
@@ -82,7 +86,15 @@ def pretrain(
     plan = Plan(steps, checkpoint, every, pick("--on-nan", on_nan, ON_NAN), evaluate)
     there = (launcher and launcher.there(device)) or present_device(device)
     how: tuple[Any, ...] = (configs, out, plan, there, restart)
-    records, failed = _share(launcher, *how) if launcher else (_run_all(*how), False)
+    if paired:
+        if launcher or checkpoint or evaluate or os.environ.get("WORLD_SIZE", "1") != "1":
+            raise ValueError(
+                "--paired times steps in one process: leave --launcher, --checkpoint, --evaluate "
+                "and torchrun out"
+            )
+        records, failed = _run_in_turn(*how), False
+    else:
+        records, failed = _share(launcher, *how) if launcher else (_run_all(*how), False)
     if records:  # else another process of the job prints them
         show(records, as_json, display.steps)
     return FAILED if failed or any(record["status"] != "ok" for record in records) else OK
@@ -143,6 +155,33 @@ def _run_all(
                     writer.append({"key": key, **about, **told, **fields})
                 found.append(writer.records[key])
     return found
+
+
+def _run_in_turn(
+    configs: "list[Config]", out: Path, plan: "Plan", device: str, restart: bool
+) -> list[dict[str, Any]]:
+    """Run all a step at a time, unless the run file holds them."""
+    from bench.ceilings import Ceilings
+    from bench.environment import content_hash
+    from bench.job import ALONE
+    from bench.pretraining import records
+    from bench.pretraining.display import Steps
+    from bench.pretraining.run import run_in_turn
+    from bench.sweep import open_together
+
+    writer, aside = open_together(ALONE, out, device, restart)
+    assert writer is not None  # alone, this process has it
+    if aside:
+        say(f"{out} came from other code or another environment: kept as {aside}")
+    with writer, Steps() as progress:
+        single = [records.key(config, 1, plan.steps, writer.header) for config in configs]
+        keys = [content_hash([key, single]) for key in single]
+        if not all(_is_done(writer.records.get(key), plan) for key in keys):
+            ceilings = Ceilings.of(writer.header.get("calibration"))
+            found = run_in_turn(configs, plan, device, ceilings, progress)
+            for key, config, fields in zip(keys, configs, found, strict=True):
+                writer.append({"key": key, **records.describe(config, device, 1), **fields})
+        return [writer.records[key] for key in keys]
 
 
 def _is_done(known: dict[str, Any] | None, plan: "Plan") -> bool:

@@ -7,9 +7,9 @@ import pandas as pd
 
 from reports.naming import each, implementation, loss_title, milliseconds
 from reports.section import Column, Section
-from reports.tables.throughput import SAME, timed
+from reports.tables.throughput import TRAINED, timed
 
-ALIKE = [name for name in SAME if name not in ("machine", "world", "distribution")]
+ALIKE = [*TRAINED[1:], "batch"]
 PARTS = {
     "network": ("encoder_forward_ms", "projector_forward_ms", "backward_ms"),
     "optimizer": ("optimizer_ms",),

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from reports.comparison import compare, interval
 from reports.naming import each, implementation, loss_title, megabytes, milliseconds
 from reports.section import Column, Section
 
 PASS = "pretrain"
 NETWORK = ("encoder", "image_size", "projector", "precision", "augmentation", "data", "optimizer")
 """Settings that say what is trained beside the loss."""
-SAME = ["machine", *(f"pretrain_{name}" for name in NETWORK), "batch", "world", "distribution"]
+TRAINED = ["machine", *(f"pretrain_{name}" for name in NETWORK)]
+SAME = [*TRAINED, "batch", "world", "distribution", "pair_group"]
 LOSS = {"loss": Column("loss", left=True), "implementation": Column("by", left=True)}
 LOSS_PHASES = ["communication_ms", "loss_forward_ms", "loss_backward_ms"]
 PHASES = {
@@ -46,6 +48,8 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
     sections: list[Section] = []
     for title, own in timed(records):
         sections += [_rate(title, own), _time(own), _memory(own)]
+        if len(own) > 1:
+            sections.append(_amdahl(own))
         if "schedule_hours" in own and own["schedule_hours"].notna().any():
             sections.append(_schedule(own))
     return sections
@@ -90,10 +94,6 @@ def _rate(title: str, rows: pd.DataFrame) -> Section:
     frame = _frame(rows, ["images_per_s", "step_ms", "loss_share", "mfu", "joules_per_image"])
     half = (rows["images_per_s_high"] - rows["images_per_s_low"]) / 2
     frame.insert(3, "interval", half / rows["images_per_s"])
-    by_amdahl = rows["step_ms"] - _loss_ms(rows)
-    first = rows.index[0]
-    frame["amdahl"] = (by_amdahl[first] + _loss_ms(rows)) / rows["step_ms"].loc[first]
-    frame["measured"] = rows["step_ms"] / rows["step_ms"].loc[first]
     columns = {
         **LOSS,
         "images_per_s": Column("images/s", "{:,.1f}".format),
@@ -101,19 +101,53 @@ def _rate(title: str, rows: pd.DataFrame) -> Section:
         "step_ms": Column("ms a step", milliseconds),
         "loss_share": Column("loss share", "{:.2%}".format),
         "mfu": Column("MFU", "{:.1%}".format),
-        "amdahl": Column("step by Amdahl", "{:.3f}x".format),
-        "measured": Column("step measured", "{:.3f}x".format),
         "joules_per_image": Column("J an image", "{:.3g}".format),
     }
     shown = {name: column for name, column in columns.items() if frame[name].notna().any()}
     notes = [
         f"{rows['machine'].iloc[0]}. Steady state, mean with 95% interval; loss share: "
         "forward and backward pass of the loss, and what it waits for. MFU: FLOP/s of the network "
-        "over the calibrated ceiling. Steps relative to the first row: as Amdahl's law has it from "
-        "the losses' times alone, and as measured; runs were made one after another, and a few "
-        "percent between them are the machine's."
+        "over the calibrated ceiling."
     ]
     return Section(f"Pretraining: {title}", frame, shown, notes)
+
+
+def _amdahl(rows: pd.DataFrame) -> Section:
+    """What another loss changes of a step: by its own time, and as it was measured."""
+    frame = _frame(rows, ["step_ms"])
+    first = rows.index[0]
+    frame.insert(2, "loss_ms", _loss_ms(rows))
+    others_ms = rows["step_ms"].loc[first] - frame["loss_ms"].loc[first]
+    ratios = compare(rows, dict.fromkeys(rows.index, rows.loc[first]))
+    paired = ratios["ratio"].notna()
+    whole = rows["step_ms"] / rows["step_ms"].loc[first]
+    itself = rows.index == first
+    frame["amdahl"] = ((others_ms + frame["loss_ms"]) / rows["step_ms"].loc[first]).mask(itself)
+    frame["measured"] = ratios["ratio"].where(paired, whole).astype(float).mask(itself)
+    frame["between"] = each(ratios, interval).mask(itself)
+    frame["verdict"] = ratios["verdict"].mask(itself)
+    columns = {
+        **LOSS,
+        "loss_ms": Column("loss ms", milliseconds),
+        "step_ms": Column("step ms", milliseconds),
+        "amdahl": Column("step by Amdahl", "{:.3f}x".format),
+        "measured": Column("measured", "{:.3f}x".format),
+        "between": Column("95%"),
+        "verdict": Column("verdict", left=True),
+    }
+    shown = {name: column for name, column in columns.items() if frame[name].notna().any()}
+    note = (
+        "Steps relative to the first row's: as Amdahl's law has it if all but the loss stays as it "
+        "is there, and as measured. "
+    )
+    note += (
+        f"Steps were made in turn, with the first row's a second time: nothing is claimed below "
+        f"{rows['pair_noise'].max():.1%}, by which those two differ."
+        if paired.any()
+        else "Runs were made one after another, and a few percent between them are the machine's; "
+        "lossbench pretrain --paired makes steps in turn."
+    )
+    return Section("Amdahl: what another loss brings", frame, shown, [note])
 
 
 def _loss_ms(rows: pd.DataFrame) -> pd.Series:

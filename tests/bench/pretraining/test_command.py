@@ -102,17 +102,54 @@ def test_the_figure_of_a_step_shows_the_loss_share(run_file, records, tmp_path):
 
 
 def test_amdahl_is_the_first_step_with_another_loss(run_file, records):
-    (rate, *_) = throughput.build(load([run_file]))
+    sections = throughput.build(load([run_file]))
+    (amdahl,) = (each for each in sections if each.title.startswith("Amdahl"))
     first, second = records
     parts = ("communication_ms", "loss_forward_ms", "loss_backward_ms")
     mine, theirs = (sum(record[name] for name in parts) for record in (first, second))
     expected = (first["step_ms"] - mine + theirs) / first["step_ms"]
-    assert rate.frame["amdahl"].tolist() == pytest.approx([1, expected])
+    assert amdahl.frame["amdahl"].tolist()[1:] == pytest.approx([expected])
+    assert amdahl.frame["measured"].tolist()[1:] == [second["step_ms"] / first["step_ms"]]
+    assert "verdict" not in amdahl.columns  # they were not made in turn
+
+
+@pytest.fixture(scope="module")
+def paired_run(tmp_path_factory):
+    """Steps of the same losses as in ``run_file``, in turn."""
+    out = tmp_path_factory.mktemp("runs") / "paired.jsonl"
+    chosen = ("pretrain", "--loss", "smi,vicreg", *SMALL, "--paired", "--out", str(out))
+    done = call_lossbench(*chosen)
+    assert done.returncode == 0, done.stderr
+    before = out.read_bytes()
+    assert call_lossbench(*chosen).returncode == 0
+    assert out.read_bytes() == before
+    return out
+
+
+def test_steps_in_turn_train_as_they_do_alone(paired_run, records):
+    in_turn = [json.loads(line) for line in paired_run.read_text().splitlines()[1:]]
+    assert [record["loss"] for record in in_turn] == ["smi", "vicreg"]
+    for mine, alone in zip(in_turn, records, strict=True):
+        assert mine["curve"] == pytest.approx(alone["curve"], rel=1e-4)
+        assert mine["key"] != alone["key"]
+        assert len(mine["samples_ms"]) == 3
+
+
+def test_steps_in_turn_have_a_ratio_with_its_interval(paired_run):
+    sections = throughput.build(load([paired_run]))
+    (amdahl,) = (each for each in sections if each.title.startswith("Amdahl"))
+    smi, vicreg = (json.loads(line) for line in paired_run.read_text().splitlines()[1:])
+    logs = np.log(np.divide(vicreg["samples_ms"], smi["samples_ms"]))
+    assert amdahl.frame["measured"].tolist()[1:] == pytest.approx([np.exp(logs.mean())])
+    assert amdahl.frame["between"].notna().sum() == 1
+    assert "in turn" in amdahl.notes[0]
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (("--paired", "--evaluate"), "leave --launcher, --checkpoint, --evaluate"),
+        (("--paired", "--steps", "3"), "needs more than 3"),
         (("--preset", "digit"), "did you mean 'digits'"),
         (("--loss", "smo"), "did you mean 'smi'"),
         (("--loss", "smi,smi"), "given twice"),
