@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.trace import Operation, Trace
+from bench.operations import Operation
+from bench.trace import Trace
 
 TERMS = ("compute", "memory", "launch")
 SLACK = 0.25

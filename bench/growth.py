@@ -5,8 +5,9 @@ of second degree: so is what each operation does, and what is held between any t
 """
 
 from bench.case import Case, element_bytes
+from bench.operations import Operation
 from bench.polynomials import Polynomials
-from bench.trace import Operation, Trace, trace
+from bench.trace import Trace, trace
 from bench.work import Work, most_held, smaller_batches, spaced, with_batch, work
 
 STEP = 128

@@ -11,60 +11,42 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
-from math import prod
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench.calls import case_call, create_loss
 from bench.case import Case
 from bench.compiled import simulated
+from bench.operations import (
+    Kind,
+    Operation,
+    bytes_of,
+    is_lowered,
+    kind_of,
+    launch_of,
+    layout_of,
+    operation_of,
+    shape_of,
+    tensors_in,
+)
 from bench.recording import CAN_RECORD, recorded
 from kernels import configs
-from kernels.ops import HOSTS
 from losses.devices import as_if_on, device_type
 
 CAPABILITY = "90"
 """Whose tile sizes the fused kernels are followed with."""
-NO_WORK = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh"}
 _BETWEEN = (
     __name__, "torch._compile", "torch._dynamo.eval_frame", "torch._ops",
     "torch.utils.flop_counter",
 )  # fmt: skip
 """Modules that are called between who calls an operation and here."""
-OVERWRITES = {"copy_", "fill_", "zero_", "normal_"}
-"""What these write over they do not read."""
-REDUCES = {"mse_loss", "smooth_l1_loss", "huber_loss"}
-"""These make a tensor of the shape of their inputs and reduce it, in one call."""
-_COUNTED_AS = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
-        torch.ops.aten._scaled_dot_product_flash_attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        torch.ops.aten._scaled_dot_product_flash_attention_backward,
-}  # fmt: skip
-"""Matrix products that ``FlopCounterMode`` does not know, as others of the same shapes."""
-KEEPS = {"mse_loss", "smooth_l1_loss"}
-"""What these return keeps the memory of a tensor of the shape of their inputs."""
-
-
-class Operation(NamedTuple):
-    """Work that is done at once.
-
-    Attributes:
-        macs: multiply-adds of a matrix product, else 0.
-        precision: of its operands: the name of a dtype, or "tf32".
-        moved_bytes: read and written.
-    """
-
-    macs: int
-    precision: str
-    moved_bytes: int
 
 
 @dataclass
@@ -196,7 +178,7 @@ class _Tracer(TorchDispatchMode):
         kwargs = kwargs or {}
         if func.is_view:  # half of all calls; they do nothing
             return func(*args, **kwargs)
-        kind = _kind(func)
+        kind = kind_of(func)
         if self._unsettled:
             self._settle(kind.name)
         if kind.host is not None:
@@ -204,8 +186,8 @@ class _Tracer(TorchDispatchMode):
                 return kind.host(*args, **kwargs)
         result, operation = self._do(kind, func, args, kwargs)
         # a reduction of 0 is none
-        inside = _bytes(args[0]) if kind.reduces and args[2:3] != (0,) else 0
-        for tensor in _tensors(result):
+        inside = bytes_of(args[0]) if kind.reduces and args[2:3] != (0,) else 0
+        for tensor in tensors_in(result):
             self._hold(tensor, inside if kind.keeps else 0)
         # what is added up in place of its first part is not held beside it
         self._unsettled = kind.adds and _is_accumulation()
@@ -216,7 +198,7 @@ class _Tracer(TorchDispatchMode):
         return result
 
     def _do(
-        self, kind: "_Kind", func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, kind: Kind, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, Operation | None]:
         """What an operation returns, and what it does.
 
@@ -225,20 +207,20 @@ class _Tracer(TorchDispatchMode):
         writes = self._skips and kind.written is not None
         if not (writes or (self._skips and kind.is_functional)):
             result = func(*args, **kwargs)
-            return result, _operation(kind, args, kwargs, result)
+            return result, operation_of(kind, args, kwargs, result)
         key = (
-            _shape_of(args),
-            _shape_of(tuple(kwargs.items())),
-            kind.formula and self._on_cuda and _lowered(),
+            shape_of(args),
+            shape_of(tuple(kwargs.items())),
+            kind.formula and self._on_cuda and is_lowered(),
         )
         written: Any = (kwargs["out"] if kind.written else args[0]) if writes else None
         if key in kind.known:
             layout, operation = kind.known[key]
             return written if writes else torch.empty_strided(**layout, device="meta"), operation
         result = written if writes else func(*args, **kwargs)
-        operation = _operation(kind, args, kwargs, result)
+        operation = operation_of(kind, args, kwargs, result)
         if writes or type(result) is Tensor:
-            kind.known[key] = _layout(result), operation
+            kind.known[key] = layout_of(result), operation
         return result, operation
 
     def save(self, tensor: Tensor) -> Tensor:
@@ -252,12 +234,12 @@ class _Tracer(TorchDispatchMode):
 
     def note_generated(self, arguments: Sequence[Any]) -> None:
         """Note the call of a kernel that a compiler generated."""
-        moved = sum(map(_bytes, _tensors(list(arguments))))
+        moved = sum(map(bytes_of, tensors_in(list(arguments))))
         self.found.operations.append(Operation(0, "", moved))
 
     def note(self, kernel: Any, arguments: dict[str, Any], grid: tuple[int, ...]) -> None:
         """Note the launch of a fused kernel."""
-        self.found.operations.append(_launch(arguments, grid))
+        self.found.operations.append(launch_of(arguments, grid))
 
     def _settle(self, name: str, scratch_bytes: int = 0) -> None:
         self.found.held.append((self._live + scratch_bytes, name))
@@ -301,86 +283,6 @@ def _launches(case: Case, tracer: _Tracer) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What an operator's schema says of it, looked up once.
-
-    Attributes:
-        name: with its namespace.
-        host: of a fused kernel: launches it.
-        formula: counts the floating-point operations of a matrix product.
-        is_work: it computes or copies.
-        is_functional: what it returns is new, and depends on the shapes that it is given.
-        written: position of the tensor that it writes to and returns, if it does only that.
-        overwrites: number of tensors, the first, that it writes over without reading them.
-        reduces: it makes a tensor of the shape of its inputs and reduces it.
-        keeps: what it returns keeps the memory of such a tensor.
-        adds: autograd's engine may call it to add up gradients.
-        known: shapes that it was called with -> layout of its result, and what it does.
-    """
-
-    name: str
-    host: Any
-    formula: Any
-    is_work: bool
-    is_functional: bool
-    written: int | None
-    overwrites: int
-    reduces: bool
-    keeps: bool
-    adds: bool
-    known: dict[Any, Any] = field(default_factory=dict)
-
-
-@cache
-def _kind(func: Any) -> _Kind:
-    schema = func._schema
-    space, _, name = schema.name.partition("::")
-    return _Kind(
-        name=schema.name,
-        host=HOSTS.get(func) if CAN_RECORD else None,
-        formula=flop_registry.get(_COUNTED_AS.get(func._overloadpacket, func._overloadpacket)),
-        is_work=not (space == "prim" or name in NO_WORK),
-        is_functional=not any(each.alias_info for each in (*schema.arguments, *schema.returns)),
-        written=_written(func),
-        overwrites=1 if name in OVERWRITES else 0,
-        reduces=name in REDUCES,
-        keeps=name in KEEPS,
-        adds=func is torch.ops.aten.add.Tensor,
-    )
-
-
-def _written(func: Any) -> int | None:
-    arguments = func._schema.arguments
-    aliases = [each.alias_info for each in arguments]
-    changed = [i for i, alias in enumerate(aliases) if alias and alias.is_write]
-    if len(changed) != 1 or torch.Tag.inplace_view in func.tags:
-        return None
-    return changed[0] if changed == [0] or arguments[changed[0]].name == "out" else None
-
-
-def _shape_of(given: Any) -> Any:
-    """Arguments, with the shapes of tensors in their place."""
-    if isinstance(given, Tensor):
-        return (given.shape, given.stride(), given.dtype, given.device)
-    if isinstance(given, (list, tuple)):
-        return tuple([_shape_of(each) for each in given])
-    return (given, given.__class__)  # 2 and 2.0 are equal
-
-
-def _layout(tensor: Tensor) -> dict[str, Any]:
-    return {"size": tensor.shape, "stride": tensor.stride(), "dtype": tensor.dtype}
-
-
-def _tensors(found: Any) -> Iterator[Tensor]:
-    """Those among arguments or results, which are tensors or lists of them, if they are any."""
-    if isinstance(found, Tensor):
-        yield found
-    elif isinstance(found, (list, tuple)):
-        for each in found:
-            yield from _tensors(each)
-
-
 def _is_accumulation() -> bool:
     """Whether autograd's engine adds up the gradients of a tensor that was used twice.
 
@@ -390,56 +292,3 @@ def _is_accumulation() -> bool:
     while frame.f_globals["__name__"] in _BETWEEN:
         frame = frame.f_back
     return bool(frame.f_code.co_name == "_engine_run_backward")
-
-
-def _operation(
-    kind: _Kind, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-) -> Operation | None:
-    if not kind.is_work:
-        return None
-    out = kwargs.get("out")
-    read = [each for each in _tensors((args, tuple(kwargs.values()))) if each is not out]
-    # a list that is written to in place is not returned
-    written = result if result is not None or kind.written is None else args[kind.written]
-    moved = sum(map(_bytes, (*read[kind.overwrites :], *_tensors(written))))
-    if kind.formula is None:
-        return Operation(0, "", moved)
-    # formulas do not know the dtype that a product may be asked for
-    known = [each for each in args if not isinstance(each, torch.dtype)]
-    macs = kind.formula(*known, **kwargs, out_val=result) // 2
-    # what is added comes before the operands, statistics after them
-    return Operation(macs, _precision(read[1]) if macs else "", moved)
-
-
-def _bytes(tensor: Tensor) -> int:
-    """Bytes of a tensor; of one that is expanded, those that are there."""
-    size = tensor.numel() * tensor.element_size()
-    return min(size, tensor.untyped_storage().nbytes())
-
-
-def _lowered() -> bool:
-    """Whether products of float32 operands are done in TF32 on a GPU."""
-    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
-
-
-def _precision(operand: Tensor) -> str:
-    if operand.dtype == torch.float32 and _lowered() and device_type(operand) == "cuda":
-        return "tf32"
-    return str(operand.dtype).removeprefix("torch.")
-
-
-def _launch(arguments: dict[str, Any], grid: tuple[int, ...]) -> Operation:
-    """What a launch of ``kernels.tiles`` or ``kernels.normalise`` does."""
-    moved = sum(map(_bytes, _tensors(list(arguments.values()))))
-    if "PRECISION" not in arguments:
-        return Operation(0, "", moved)
-    z, block = arguments["z"], arguments["BLOCK"]
-    down, across = arguments["tiles_down"], arguments["tiles_across"]
-    moved += min(0, block * (down + across) * z.shape[1] * z.element_size() - _bytes(z))
-    grams = 2 if arguments.get("KIND") == "cross" else 1
-    # programs below the diagonal end at once
-    tiles = down * (down + 1) // 2 if arguments["TRIANGULAR"] else down * across
-    # a grid is of tiles, parts of the depth, operands
-    macs = grams * tiles * prod(grid[2:]) * block**2 * z.shape[1]
-    is_tf32 = z.dtype == torch.float32 and arguments["PRECISION"] == "tf32"
-    return Operation(macs, "tf32" if is_tf32 else str(z.dtype).removeprefix("torch."), moved)

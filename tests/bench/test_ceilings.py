@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from bench.calibrate import COPIED, calibrate
 from bench.case import DTYPES, Case
 from bench.ceilings import SLACK, TERMS, Ceilings, of_ceiling
+from bench.operations import Operation
 from bench.predict import predict_times
 from bench.runfile import RunFileError, read
-from bench.trace import Operation, Trace, trace
+from bench.trace import Trace, trace
 from bench.work import Work, work
 
 CEILINGS = Ceilings({"float32": 100.0, "bfloat16": 400.0}, [(1000, 10.0), (100_000, 50.0)], 4.0)
