@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 import losses
 from bench.job import ALONE, Job
 from bench.pretraining.augmentations import TwoViews
+from bench.pretraining.batch_norm import make_global
 from bench.pretraining.config import Config
 from bench.pretraining.models import Network
 from bench.pretraining.optimizers import make_optimizer, set_rate
@@ -90,9 +91,7 @@ class Trainer:
         torch.manual_seed(config.seed)  # every process starts from the same weights
         network = Network(config)
         if config.global_batch_norm and job.world > 1:
-            if device == "cpu":
-                raise ValueError("global_batch_norm needs CUDA, as torch's does; leave it out")
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            make_global(network, device)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.network = network.to(device)
         self.network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's own omission

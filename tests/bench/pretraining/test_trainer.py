@@ -6,7 +6,6 @@ import time
 import pytest
 import torch
 
-from bench.job import Job
 from bench.pretraining.batches import Batches
 from bench.pretraining.images import open_images
 from bench.pretraining.optimizers import rate_share
@@ -97,12 +96,6 @@ def test_accumulated_batches_are_one_large_one_for_a_loss_that_is_a_mean(small):
         moved += (weights(single) - before) / 2 / rate_share(one, number, 10)
     assert value == pytest.approx(sum(values) / 2, rel=1e-4)
     torch.testing.assert_close(weights(trainer) - before, moved, rtol=1e-2, atol=1e-5)
-
-
-def test_batch_norm_over_processes_needs_a_gpu(small):
-    """torch has it for CUDA alone; it would say so in the middle of the first step."""
-    with pytest.raises(ValueError, match="global_batch_norm needs CUDA"):
-        Trainer(small(global_batch_norm=True), 10, "cpu", Job(0, 2))
 
 
 def test_every_seed_draws_other_views(small):
