@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 import losses
@@ -15,9 +16,23 @@ def create_loss(case: Case) -> Callable[..., Tensor]:
     if case.contender:
         return contenders.resolve(case.contender)
     if case.is_share:
-        loss = losses.create(case.loss, **case.hyperparameters)
-        return losses.distribute(loss, case.distribution, losses.Imagined(case.world))
+        return create_share(case, losses.Imagined(case.world))
     return losses.create(case.loss, case.implementation, **case.hyperparameters, **case.options)
+
+
+def create_share(case: Case, world: losses.World) -> Callable[..., Tensor]:
+    """The loss of a case as it is distributed over the ranks of a world."""
+    loss = losses.create(case.loss, **case.hyperparameters)
+    return losses.distribute(loss, case.distribution, world)
+
+
+def exchanges(case: Case) -> list[tuple[str, float]]:
+    """Kind and bytes of each exchange of a share, see ``losses.Imagined``."""
+    world = losses.Imagined(case.world)
+    dtype = getattr(torch, case.dtype)
+    z_a, z_b = (torch.empty(case.batch, case.dim, dtype=dtype, device="meta") for _ in "ab")
+    case_call(case, create_share(case, world), (z_a, z_b))()
+    return world.exchanges
 
 
 def case_call(case: Case, loss: Callable[..., Tensor], views: tuple[Tensor, Tensor]) -> Call:

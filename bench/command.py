@@ -51,7 +51,8 @@ def run(
     from bench.failures import OUT_OF_BUDGET
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        return _together(cases, out, restart, paired or accuracy or frontier, as_json)
+        more = paired or accuracy or frontier or memory or budget or launcher
+        return _together(cases, out, restart, more, as_json)
     _check_frontier(frontier, memory, paired or accuracy or budget or launcher)
     timeout_s = parse_seconds(timeout)
     for name in environment.shadowed_distributions():
@@ -103,13 +104,16 @@ def _check_frontier(frontier: bool, memory: str, more: Any) -> None:
         )
 
 
-def _together(cases: "list[Case]", out: Path, restart: bool, more: bool, as_json: bool) -> int:
+def _together(cases: "list[Case]", out: Path, restart: bool, more: Any, as_json: bool) -> int:
     """Measure as one of the processes that torchrun started."""
     from bench import display
     from bench.distributed import measure_together
 
     if more:
-        raise ValueError("several processes measure without --paired, --accuracy and --frontier")
+        raise ValueError(
+            "several processes measure all cases, one by one: leave --paired, --accuracy, "
+            "--frontier, --memory, --budget and --launcher out"
+        )
     records = measure_together(cases, out, restart, say)
     if records:  # else another process prints them
         show(records, as_json, display.measurements)

@@ -4,6 +4,7 @@
 time; a sample is the time of the slowest.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,8 @@ from torch import Tensor
 
 import losses
 from bench import environment
-from bench.calls import case_call, create_loss
+from bench.accuracy import VALUE_TOLERANCE
+from bench.calls import case_call, create_loss, create_share
 from bench.case import Case
 from bench.ceilings import Ceilings, of_ceiling
 from bench.counting import count
@@ -31,6 +33,8 @@ from bench.sweep import describe, open_together
 from bench.timing import Call, enough, make_timer, no_garbage_collection, summarise
 
 WAITING = "communication"
+WAITED_IN_VAIN = ("DistBackendError", "RuntimeError: [", "DistNetworkError")
+"""How the reason of a process begins that only waited for another."""
 Tell = Callable[[str], None]
 
 
@@ -70,40 +74,59 @@ def measure_together(
 
 def _follow(cases: Sequence[Case], job: Job) -> None:
     """Take part in what the first process leads."""
-    for case in cases:
-        if not job.agree(None):
-            guarded(measure, case, job)
+    for number in job.agree(None):
+        _, broken = _evaluate(cases[number], job)
+        _end_if(broken)
 
 
 def _lead(cases: Sequence[Case], job: Job, writer: Writer, tell: Tell) -> list[dict[str, Any]]:
+    """Measure what is missing, then what failed before."""
     ceilings = Ceilings.of(writer.header.get("calibration"))
-    found = []
-    for number, case in enumerate(cases, start=1):
-        key = _key(case, writer.header)
-        known = writer.records.get(key)
-        if not job.agree(known is not None and known["status"] != "error"):
-            tell(f"{number}/{len(cases)} {case.label}")
-            writer.append(_record(case, key, writer.header, ceilings, job))
-        found.append(writer.records[key])
-    return found
+    keys = [_key(case, writer.header) for case in cases]
+    known = [writer.records.get(key) for key in keys]
+    todo = [number for number, found in enumerate(known) if found is None]
+    todo += [number for number, found in enumerate(known) if found and found["status"] == "error"]
+    counts = [guarded(count, cases[number], ceilings) for number in todo]
+    job.agree(todo)
+    for place, (number, counted) in enumerate(zip(todo, counts, strict=True), start=1):
+        case = cases[number]
+        tell(f"{place}/{len(todo)} {case.label}")
+        measured, broken = _evaluate(case, job)
+        about = {**describe(case, writer.header), "key": keys[number], "processes": job.world}
+        record = {**about, **counted, **measured}
+        writer.append(record | of_ceiling(record))
+        _end_if(broken)
+    return [writer.records[key] for key in keys]
+
+
+def _evaluate(case: Case, job: Job) -> tuple[dict[str, Any], str]:
+    """A measurement, wrong if that of any process is.
+
+    Returns:
+        Its fields; and if a process failed while others waited for it, what it said: they cannot
+        exchange anything any more.
+    """
+    found = guarded(measure, case, job)
+    words = job.all_of((found["status"], found["reason"]))
+    wrong = {rank: word for rank, word in enumerate(words) if word[0] != "ok"}
+    waited = [rank for rank, (_, reason) in wrong.items() if reason.startswith(WAITED_IN_VAIN)]
+    for rank, (status, reason) in wrong.items():
+        if rank not in waited:
+            said = f"process {rank}: {reason}"
+            return {**found, "status": status, "reason": said}, said if waited else ""
+    return found, found["reason"] if waited else ""
+
+
+def _end_if(broken: str) -> None:
+    if broken:
+        raise ValueError(
+            f"{broken}; that is recorded, and the same command goes on with the other cases"
+        )
 
 
 def _key(case: Case, header: dict[str, Any]) -> str:
     alone = describe(case, header)["key"]
     return environment.content_hash([alone, "processes", case.world])
-
-
-def _record(
-    case: Case, key: str, header: dict[str, Any], ceilings: Ceilings | None, job: Job
-) -> dict[str, Any]:
-    found = {
-        **describe(case, header),
-        "key": key,
-        "processes": job.world,
-        **guarded(count, case, ceilings),
-        **guarded(measure, case, job),
-    }
-    return found | of_ceiling(found)
 
 
 def measure(case: Case, job: Job) -> dict[str, Any]:
@@ -124,15 +147,14 @@ def measure(case: Case, job: Job) -> dict[str, Any]:
         "peak_bytes": int(job.most(peak)),
         **summarise(samples),
         "communication_ms": median(waited),
-        **_check(case, tuple(each.detach() for each in result), world),
+        **_check(case, tuple(each.detach() for each in result), world, job),
     }
 
 
 def _loss(case: Case, world: losses.World) -> Callable[..., Tensor]:
     if case.is_share:
-        loss: Any = losses.create(case.loss, **case.hyperparameters)
-    else:
-        loss = create_loss(case)
+        return create_share(case, world)
+    loss: Any = create_loss(case)
     return losses.distribute(loss, case.distribution, world)
 
 
@@ -172,15 +194,17 @@ def _sample(
     return samples, waited, result
 
 
-def _check(case: Case, output: tuple[Tensor, ...], world: losses.World) -> dict[str, Any]:
-    """``check`` of the output against fp64 of the samples of all processes."""
+def _check(case: Case, output: tuple[Tensor, ...], world: losses.World, job: Job) -> dict[str, Any]:
+    """``check`` against fp64 of the samples of all processes, by the first of them."""
     if case.distribution == "local":
         return check(case, output)
     value, *own = output
-    if not own:
-        return check(_global(case), output)
-    # each process has W times the gradient of its own samples, see losses.distributed
-    gradients = (world.gather(torch.stack(own)) / world.size).unbind()
-    if world.rank:
-        return {}
-    return check(_global(case), (value, *gradients))
+    gradients: tuple[Tensor, ...] = ()
+    if own:  # each process has W times the gradient of its own samples, see losses.distributed
+        gradients = (world.gather(torch.stack(own)) / world.size).unbind()
+    first, mine = job.all_of(value.item())[0], value.item()
+    if world.rank == 0:
+        return check(_global(case), (value, *gradients))
+    if math.isclose(mine, first, rel_tol=VALUE_TOLERANCE[case.dtype]):
+        return {"status": "ok", "reason": ""}
+    return {"status": "invalid", "reason": f"the value is {mine:.6g}; process 0 has {first:.6g}"}

@@ -155,7 +155,7 @@ RECORD: dict[str, Kind] = {
     "samples_ms": SAMPLES,
 }
 MEASURED = ("median_ms", "p20_ms", "p80_ms", "peak_bytes", "macs")
-"""What a record that is ok cannot lack."""
+"""What a record that is ok cannot lack, unless it is of pretraining: few steps are not timed."""
 
 
 def problem(

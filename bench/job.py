@@ -16,6 +16,8 @@ from bench.calibrate import calibrate
 
 PATIENCE = timedelta(seconds=60)
 """Without a word of another process: it is gone, and the job ends."""
+ALONE_FOR = timedelta(hours=6)
+"""What the first process does alone, such as judging features, may take so long."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,12 @@ class Job:
     Attributes:
         rank: its number.
         world: how many there are.
+        patient: group in which the others wait for what the first process does alone.
     """
 
     rank: int = 0
     world: int = 1
+    patient: "dist.ProcessGroup | None" = None
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean of a scalar over all processes: what is not finite for one is so for all."""
@@ -52,8 +56,16 @@ class Job:
         if self.world == 1:
             return decision
         box = [decision]
-        dist.broadcast_object_list(box)
+        dist.broadcast_object_list(box, group=self.patient)
         return box[0]
+
+    def all_of(self, word: Any) -> list[Any]:
+        """What each process says."""
+        if self.world == 1:
+            return [word]
+        words: list[Any] = [None] * self.world
+        dist.all_gather_object(words, word, group=self.patient)
+        return words
 
     def calibration(self, device: str) -> dict[str, Any]:
         """Ceilings, and the link between processes, as a header has them: all measure at once.
@@ -85,6 +97,6 @@ def joined(device: str) -> Iterator[Job]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield Job(dist.get_rank(), world)
+        yield Job(dist.get_rank(), world, dist.new_group(backend="gloo", timeout=ALONE_FOR))
     finally:
         dist.destroy_process_group()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import losses
+from bench.calls import exchanges
 from bench.case import Case, element_bytes, input_bytes
 from bench.ceilings import TERMS, Ceilings
 from bench.failures import guarded
@@ -72,14 +73,21 @@ def predict_communication(case: Case, link: Link) -> dict[str, Any]:
     job = losses.Exchange(case.batch, case.dim, case.world, element_bytes(case.dtype), case.pass_)
     official = losses.spec(case.loss).communicated_bytes(job)
     rounds = 2 if case.pass_ == "step" else 1
-    sent = case.communicated_bytes
-    summed = case.distribution == "allreduce"
     return {
-        "communication_ms": link.reduce_ms(sent, case.world)
-        if summed
-        else link.gather_ms(sent, case.world, rounds),
+        "communication_ms": _communication_ms(case, link, rounds),
         "official_communication_ms": link.gather_ms(official, case.world, rounds),
     }
+
+
+def _communication_ms(case: Case, link: Link, rounds: int) -> float:
+    if not case.is_share:
+        return link.gather_ms(case.communicated_bytes, case.world, rounds)
+    return sum(
+        link.reduce_ms(moved, case.world)
+        if kind == "reduce"
+        else link.gather_ms(moved, case.world, 1)
+        for kind, moved in exchanges(case)
+    )
 
 
 class Predictor:

@@ -116,14 +116,20 @@ class World:
 class Imagined(World):
     """Ranks that are not there, but for this one: what they would send has a shape and no values.
 
-    What a rank computes and holds can be counted on it, whatever the number of ranks.
+    What a rank computes, holds and exchanges can be counted on it, whatever the number of ranks.
 
     Args:
         size: number of ranks, W.
+
+    Attributes:
+        exchanges: kind and bytes of each, "gather" (either way) or "reduce"; by ring algorithms.
     """
 
     def __init__(self, size: int) -> None:
         object.__setattr__(self, "_size", size)
+        object.__setattr__(self, "exchanges", [])
+
+    exchanges: list[tuple[str, float]]
 
     @property
     def size(self) -> int:
@@ -137,16 +143,16 @@ class Imagined(World):
 
     def exchange(self, facts: list[int]) -> list[list[int]]:
         """All ranks say the same."""
-        return [facts] * self.size
+        return [facts]
 
     def _all_reduce(self, total: Tensor) -> None:
-        pass
+        self.exchanges.append(("reduce", 2 * (self.size - 1) / self.size * total.nbytes))
 
     def _all_gather(self, parts: Tensor, own: Tensor) -> None:
-        pass
+        self.exchanges.append(("gather", (self.size - 1) * own.nbytes))
 
     def _reduce_scatter(self, own: Tensor, parts: Tensor) -> None:
-        pass
+        self.exchanges.append(("gather", (self.size - 1) * own.nbytes))
 
 
 class _Gather(Function):

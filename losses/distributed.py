@@ -131,7 +131,8 @@ def distribute(loss: nn.Module, distribution: str, world: World | None = None) -
     Returns:
         A module: called with N x D views, at least 2 samples and the same shape on every rank, it
         returns a scalar. Every rank must call it, and backward after it, in the same order.
-        It raises a ``ValueError`` on all ranks when the views of one do not fit.
+        It raises a ``ValueError`` on all ranks when the views of one do not fit: that is looked at
+        when views of a shape come for the first time, and must then be so on all ranks.
 
     Raises:
         ValueError: an unknown distribution, one that the loss does not have, or (but for ``local``,
@@ -163,9 +164,10 @@ class _Gathered(nn.Module):
         super().__init__()
         self.loss = loss
         self._world = world
+        self._agreed: set[tuple[int, ...]] = set()
 
     def forward(self, *views: Tensor) -> Tensor:
-        _agree(self._world, self.loss, views)
+        _agree(self._world, self.loss, views, self._agreed)
         gathered = self._world.gather_with_gradient(torch.stack(views))
         return self.loss(*gathered.unbind())
 
@@ -179,9 +181,10 @@ class _Formed(nn.Module):
         self.distribution = distribution
         self._world = world
         self._compute = compute
+        self._agreed: set[tuple[int, ...]] = set()
 
     def forward(self, *views: Tensor) -> Tensor:
-        _agree(self._world, self.loss, views)
+        _agree(self._world, self.loss, views, self._agreed)
         with own_precision(views[0].device.type):
             wide = [view.to(torch.promote_types(view.dtype, torch.float32)) for view in views]
             terms = self._compute(self._world, self.loss.hyperparameters, *wide)
@@ -194,19 +197,27 @@ class _Formed(nn.Module):
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def _agree(world: World, loss: nn.Module, views: Sequence[Tensor]) -> None:
-    """Refuse views that do not fit, on every rank: one that went on alone would wait for ever."""
+def _agree(
+    world: World, loss: nn.Module, views: Sequence[Tensor], agreed: set[tuple[int, ...]]
+) -> None:
+    """Refuse views that do not fit, on every rank: one that went on alone would wait for ever.
+
+    What fitted once is not asked again: that would be an exchange more in every step.
+    """
     refusal = None
     try:
         facts = _facts(loss, views)
     except ValueError as error:
         refusal, facts = error, [0, 0, 0, 0]
+    if tuple(facts) in agreed:
+        return
     of_all = world.exchange(facts)
     if refusal is not None:
         raise refusal
     if any(each != facts for each in of_all):
         shown = "; ".join(f"rank {rank}: {_show(each)}" for rank, each in enumerate(of_all))
         raise ValueError(f"views must have the same shape and dtype on every rank, got {shown}")
+    agreed.add(tuple(facts))
 
 
 def _facts(loss: nn.Module, views: Sequence[Tensor]) -> list[int]:

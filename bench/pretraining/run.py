@@ -27,6 +27,8 @@ from bench.ratios import noise
 
 WARM = 3
 """Steps that pay for warming up, and for looking at memory; they are not timed."""
+PAIRS = 5
+"""Steps in turn that an interval needs at least."""
 WORKERS = 2
 """Threads that read images ahead where they are not in memory."""
 NAMED = 20
@@ -302,16 +304,16 @@ def run_in_turn(
     Raises:
         ValueError: as ``run``; or fewer steps than can be timed.
     """
-    if plan.steps and plan.steps <= WARM:
-        raise ValueError(f"{plan.steps} steps cannot be timed; --paired needs more than {WARM}")
     sessions = [begin(config, plan, device) for config in (*configs, configs[0])]
+    if sessions[0].end < WARM + PAIRS:
+        raise ValueError(f"--paired needs {WARM + PAIRS} steps or more, got {sessions[0].end}")
     pretrain_in_turn(sessions, progress)
     for session in sessions:
         session.joules = None  # the counter ran while others trained
     found = [record(session, ceilings) for session in sessions]
     samples = [[each["samples_ms"]] for each in found]
     pair = {
-        "pair_group": content_hash([config.describe() for config in configs]),
+        "pair_group": content_hash([time.time_ns(), *(config.describe() for config in configs)]),
         "pair_processes": 1,
         "pair_noise": noise(samples[0], samples[-1]),
     }

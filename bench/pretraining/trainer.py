@@ -67,7 +67,8 @@ def _fp32_as(precision: str) -> Iterator[None]:
 
 
 def _in_parallel(network: nn.Module) -> DistributedDataParallel:
-    ddp = DistributedDataParallel(network)
+    # each process keeps its own running statistics: to share them is to wait outside all phases
+    ddp = DistributedDataParallel(network, broadcast_buffers=False)
     ddp._set_ddp_runtime_logging_sample_rate(1)  # of every step, see Trainer.phases
     return ddp
 

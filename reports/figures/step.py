@@ -23,6 +23,7 @@ STACK = {
     "encoder_forward_ms": ("encoder forward", "#56B4E9", ""),
     "projector_forward_ms": ("projector forward", "#0072B2", ""),
     "backward_ms": ("network backward", "#009E73", ""),
+    "gradient_reduction_ms": ("adding up gradients", "#999999", "...."),
     "optimizer_ms": ("optimizer", "#F0E442", "////"),
     "communication_ms": ("gather", "#CC79A7", "xxxx"),
     "loss_forward_ms": ("loss forward", "#D55E00", ""),

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from reports import style
 from reports.naming import each, loss_title, megabytes, milliseconds
 from reports.section import Column, Section
 
 ORDER = ("local", "gather", "allreduce", "gram")
+NUMBERS = ("macs_cost_model", "communicated_bytes", "communication_ms")
 SHAPE = ["machine", "world", "batch", "dim", "dtype", "pass"]
 
 
@@ -24,6 +26,7 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
     Raises:
         ValueError: no record is of several devices.
     """
+    records = records.assign(**{name: style.numbers(records, name) for name in NUMBERS})
     rows = records[(records["world"] > 1) & (records["pass"] != "pretrain")]
     rows = rows[rows["macs_cost_model"].notna() & (rows["contender"] == "")]
     if rows.empty:

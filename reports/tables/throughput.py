@@ -24,6 +24,7 @@ PHASES = {
     "loss_forward_ms": "loss fwd",
     "loss_backward_ms": "loss bwd",
     "backward_ms": "backward",
+    "gradient_reduction_ms": "reduce",
     "optimizer_ms": "optimizer",
 }
 MEMORY = {
@@ -155,8 +156,8 @@ def _loss_ms(rows: pd.DataFrame) -> pd.Series:
 
 
 def _time(rows: pd.DataFrame) -> Section:
-    frame = _frame(rows, list(PHASES))
-    used = {name: title for name, title in PHASES.items() if (frame[name] > 0).any()}
+    frame = _frame(rows, list(PHASES)).infer_objects()
+    used = {name: title for name, title in PHASES.items() if frame[name].fillna(0).gt(0).any()}
     columns = {**LOSS, **{name: Column(title, milliseconds) for name, title in used.items()}}
     notes = [
         "Milliseconds a step. The graph is cut at the embeddings, so that the loss's backward pass "

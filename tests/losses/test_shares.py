@@ -78,3 +78,15 @@ def test_share_of_a_loss_without_the_form():
         losses.share_cost("nt_xent", "allreduce", problem(), 2)
     with pytest.raises(ValueError, match="unknown form 'gather'"):
         losses.share_cost("smi", "gather", problem(), 2)
+
+
+@pytest.mark.parametrize("pass_", losses.PASSES)
+@pytest.mark.parametrize(("loss", "form", "world"), SHARES)
+def test_exchanges_add_up_to_the_bytes_of_the_cost_model(loss, form, world, pass_):
+    imagined = losses.Imagined(world)
+    own = [torch.empty(12, 20, device="meta", requires_grad=pass_ != "forward") for _ in "ab"]
+    value = losses.distribute(losses.create(loss), form, imagined)(*own)
+    if pass_ == "step":
+        torch.autograd.grad(value, own)
+    expected = losses.communicated_bytes(loss, form, losses.Exchange(12, 20, world, 4, pass_))
+    assert sum(moved for _, moved in imagined.exchanges) == pytest.approx(expected, abs=1)
