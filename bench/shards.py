@@ -139,8 +139,23 @@ def merge(out: Path, folder: Path) -> list[str]:
     Returns:
         A line about each shard that came from another environment or code, and is kept.
     """
-    begun = [path for path in sorted(folder.glob("*.jsonl")) if b"\n" in path.read_bytes()]
-    shards = [runfile.read(path) for path in begun]
+    with contextlib.ExitStack() as held:
+        return _merge(out, *_read(folder, held))
+
+
+def _read(folder: Path, held: contextlib.ExitStack) -> tuple[list[Run], set[Path]]:
+    """Shards that were begun; and those that no job writes, which are locked: nothing is lost."""
+    shards, ended = [], set()
+    for path in sorted(folder.glob("*.jsonl")):
+        with contextlib.suppress(RunFileError):  # it will be merged once more
+            held.enter_context(runfile.open_locked(path))
+            ended.add(path)
+        if b"\n" in path.read_bytes():
+            shards.append(runfile.read(path))
+    return shards, ended
+
+
+def _merge(out: Path, shards: Sequence[Run], ended: set[Path]) -> list[str]:
     home = runfile.read(out) if out.exists() else _largest(shards)
     if home is None:
         return []
@@ -154,8 +169,7 @@ def merge(out: Path, folder: Path) -> list[str]:
                 if writer.records.get(key) != record:
                     writer.append(record)
     for shard in ours:
-        # one that is still being written is merged once more by the next command
-        with contextlib.suppress(RunFileError), runfile.open_locked(shard.path):
+        if shard.path in ended:
             shard.path.unlink()
     return [
         f"{shard.path} is kept apart, measured with another {', '.join(changed)}; "

@@ -9,7 +9,7 @@ uses the unbiased deviation, which differs by (N - 1) / N. We follow the code.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor
@@ -151,7 +151,9 @@ def _allreduce_bytes(job: Exchange) -> int:
 
 def _allreduce_cost(problem: Problem, world: int) -> Cost:
     """The rank's own samples' part of C; every rank then has all of it."""
-    return reference_cost(problem)
+    elements = problem.batch * problem.dim
+    peak = max(10 * elements, 2 * elements + 7 * problem.dim**2)
+    return replace(reference_cost(problem), peak_elements=peak)
 
 
 @form("barlow_twins", "allreduce", _allreduce_bytes, _allreduce_cost)
@@ -176,7 +178,7 @@ def _row_block_bytes(job: Exchange) -> int:
 
 def _row_block_cost(problem: Problem, world: int) -> Cost:
     """A row block of each view's Gram, and one product with each."""
-    return row_block_cost(problem, world, (2, 2), _entries)
+    return row_block_cost(problem, world, (2, 2), _entries, blocks=3)
 
 
 @form("barlow_twins", "gram", _row_block_bytes, _row_block_cost)

@@ -20,9 +20,6 @@ from losses.costs import Cost, Exchange, Problem, all_gather_bytes, all_reduce_b
 from losses.pairs import Entry, add_product
 from losses.precision import fp32_products, own_precision
 
-BLOCKS = 4
-"""Arrays of the size of a row block that are held at once."""
-
 
 def row_block_sum(
     world: World, entry: Entry, own: Tensor, blocks: Iterable[tuple[int, int]]
@@ -174,6 +171,9 @@ def row_block_cost(
     entries: Callable[[Problem], int],
     *,
     gradient_in_forward: bool = True,
+    at_once: int = 0,
+    own: int = 2,
+    blocks: int = 4,
 ) -> Cost:
     """Counts of a rank's own rows, N of W N.
 
@@ -183,12 +183,17 @@ def row_block_cost(
         products: of N x W N x D, in the forward pass and for the gradient.
         entries: pairs that a loss of the global batch pushes apart, of which each rank has a share.
         gradient_in_forward: whether the forward pass computes the gradient.
+        at_once: views that are gathered together; default: all.
+        own: arrays of the size of the rank's own part of these that are held.
+        blocks: arrays of the size of a row block that are held.
     """
     everyone = replace(problem, batch=world * problem.batch)
     product = problem.batch * everyone.batch * problem.dim
-    gathered = problem.views * everyone.batch * problem.dim
-    own = gathered // world
-    peak = 2 * own + max(2 * gathered, own + gathered + BLOCKS * problem.batch * everyone.batch)
+    views = at_once or problem.views
+    gathered = views * everyone.batch * problem.dim
+    copies = 3 if views > 1 else 1  # views of several ranks are put in order
+    block = blocks * problem.batch * everyone.batch
+    peak = own * gathered // world + max(copies * gathered, gathered + block)
     forward, backward = (count * product for count in products)
     share = entries(everyone) // world
     return Cost(forward, backward, share, peak, gradient_in_forward=gradient_in_forward)

@@ -140,7 +140,7 @@ def _row_block_bytes(job: Exchange) -> int:
 
 def _row_block_cost(problem: Problem, world: int) -> Cost:
     """All rows of a rank against all of both views, kept for the gradient."""
-    return row_block_cost(problem, world, (4, 4), _negatives, gradient_in_forward=False)
+    return row_block_cost(problem, world, (4, 4), _negatives, gradient_in_forward=False, blocks=12)
 
 
 @form("nt_xent", "gram", _row_block_bytes, _row_block_cost)

@@ -85,7 +85,7 @@ def _entries(problem: Problem) -> int:
 
 def _row_block_cost(problem: Problem, world: int) -> Cost:
     """The rows of one view against the other; for the gradient those of the other as well."""
-    return row_block_cost(problem, world, (1, 3), _entries)
+    return row_block_cost(problem, world, (1, 3), _entries, own=1, blocks=2)
 
 
 @form("spectral_contrastive", "gram", partial(row_block_bytes, summed=2), _row_block_cost)

@@ -9,7 +9,7 @@ Variance and covariance are unbiased. The factor 1/2 is the official code's; sol
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -173,7 +173,9 @@ def _allreduce_bytes(job: Exchange) -> int:
 
 def _allreduce_cost(problem: Problem, world: int) -> Cost:
     """The rank's own samples' part of the covariances; every rank then has all of them."""
-    return reference_cost(problem)
+    elements = problem.batch * problem.dim
+    peak = max(8 * elements, 4 * elements + 8 * problem.dim**2)
+    return replace(reference_cost(problem), peak_elements=peak)
 
 
 @form("vicreg", "allreduce", _allreduce_bytes, _allreduce_cost)
@@ -193,7 +195,7 @@ def _row_block_bytes(job: Exchange) -> int:
 
 def _row_block_cost(problem: Problem, world: int) -> Cost:
     """A row block of each view's Gram, and one product with each."""
-    return row_block_cost(problem, world, (2, 2), _entries)
+    return row_block_cost(problem, world, (2, 2), _entries, at_once=1, own=10, blocks=2)
 
 
 @form("vicreg", "gram", _row_block_bytes, _row_block_cost)

@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, resumed only by the configuration that made them."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,19 @@ FORMAT = 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, written or resumed; the message says which and why."""
+    """A checkpoint that cannot be read, written or resumed; the message says which and why.
+
+    Attributes:
+        trained: it was to be written: there is something to record.
+    """
+
+    trained = False
 
 
 def save(path: Path, config: Config, world: int, state: dict[str, Any]) -> None:
     """Write a checkpoint beside its place, then rename it: the old one survives a full disk.
+
+    The one before is kept too, as ``NAME.previous``, until the loss of the new one is known.
 
     Raises:
         CheckpointError: it could not be written.
@@ -29,11 +38,35 @@ def save(path: Path, config: Config, world: int, state: dict[str, Any]) -> None:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        _keep_previous(path)
         beside.replace(path)
     except (OSError, RuntimeError) as error:  # torch's writer wraps what the system says
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         kept = f"the one before is kept in {path}" if path.exists() else "there was none before"
-        raise CheckpointError(f"checkpoint {path} cannot be written: {error}; {kept}") from error
+        failure = CheckpointError(f"checkpoint {path} cannot be written: {error}; {kept}")
+        failure.trained = True
+        raise failure from error
+
+
+def _keep_previous(path: Path) -> None:
+    """A second name for the checkpoint that is about to be replaced, which is never missing."""
+    if path.exists():
+        _previous(path).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not every file system has hard links
+            _previous(path).hardlink_to(path)
+
+
+def give_up(path: Path) -> None:
+    """Put the checkpoint before in the place of one that turned out to be of no use."""
+    if _previous(path).exists():
+        _previous(path).replace(path)
+    else:
+        path.unlink()
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.name}.previous")
 
 
 def load(path: Path, config: Config, world: int, device: str) -> dict[str, Any]:

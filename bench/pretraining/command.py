@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.console import FAILED, OK, say, show
+from bench.console import FAILED, OK, parse_list, say, show
 from bench.options import takes_launcher
 
 if TYPE_CHECKING:
     from bench.launch import Launcher
     from bench.pretraining.config import Config
-    from bench.pretraining.run import Plan
+    from bench.pretraining.session import Plan
 
 LOSSES = "barlow_twins,nt_xent,smi,vicreg"
 
@@ -66,7 +66,7 @@ def pretrain(
     from bench.options import present_device
     from bench.pretraining import display
     from bench.pretraining.config import PRESETS, spread
-    from bench.pretraining.run import ON_NAN, Plan
+    from bench.pretraining.session import ON_NAN, Plan
     from losses import pick
 
     if preset == "list":
@@ -80,9 +80,10 @@ def pretrain(
     ):
         if value < 0:
             raise ValueError(f"{name} must be 1 or more, got {value}")
-    changes = {"data": data, "epochs": epochs, "batch": batch}
+    changes: dict[str, Any] = {"data": data, "epochs": epochs, "batch": batch}
     given = {name: value for name, value in changes.items() if value}
-    configs = spread(preset, loss.split(","), implementation.split(","), set_, **given)
+    named = parse_list("--loss", loss), parse_list("--implementation", implementation)
+    configs = spread(preset, *named, set_, **given)
     plan = Plan(steps, checkpoint, every, pick("--on-nan", on_nan, ON_NAN), evaluate)
     there = (launcher and launcher.there(device)) or present_device(device)
     how: tuple[Any, ...] = (configs, out, plan, there, restart)

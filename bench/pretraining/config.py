@@ -15,6 +15,10 @@ STEMS = ("imagenet", "cifar")
 OPTIMIZERS = ("lars", "adamw", "sgd")
 AUGMENTATIONS = ("imagenet", "cifar", "imagenette", "digits")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+RATES = (
+    *("learning_rate", "vector_learning_rate", "rate_scaled_by", "weight_decay"),
+    *("warmup_epochs", "final_rate", "schedule_images"),
+)
 PRESETS: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parent / "presets.json").read_text(encoding="utf-8")
 )
@@ -95,9 +99,11 @@ class Config:
         ):
             losses.pick(name, getattr(self, name), known)
         self._check_loss()
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
         self._check_numbers()
         if self.stem == "cifar" and self.encoder.startswith("vit"):
-            raise ValueError(f"{self.encoder} has no stem to replace; leave --stem cifar out")
+            raise ValueError(f"{self.encoder} has no stem to replace; --set stem=imagenet")
 
     def _check_loss(self) -> None:
         spec, ways = losses.spec(self.loss), losses.distributions(self.loss)
@@ -124,7 +130,7 @@ class Config:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.projector or min(self.projector) < 1:
             raise ValueError(f"projector needs widths such as 2048,256, got {list(self.projector)}")
-        for name in ("learning_rate", "weight_decay", "warmup_epochs", "final_rate"):
+        for name in RATES:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if self.warmup_epochs > self.epochs:
@@ -183,7 +189,11 @@ def spread(
         ValueError: as ``from_preset``, or one of them is named twice.
     """
     own = [text for text in settings if "." in text.partition("=")[0]]
-    shared = parse_settings([text for text in settings if text not in own]) | changes
+    shared = parse_settings([text for text in settings if text not in own])
+    for name in shared:
+        if name in ("loss", "implementation", *changes):
+            raise ValueError(f"--set {name}=...: give --{name}, and once")
+    shared |= changes
     parsed = [_of_a_loss(text, losses_, ways) for text in own]
     configs = []
     for loss, way in itertools.product(losses_, ways):

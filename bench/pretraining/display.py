@@ -99,7 +99,7 @@ def steps(records: list[dict[str, Any]]) -> None:
             print(f"{name}: {record['reason']}")
         if record.get("images_skipped"):
             names = ", ".join(record["images_skipped_names"])
-            print(f"{name}: {record['images_skipped']} image(s) could not be read: {names}")
+            _say(f"{name}: {record['images_skipped']} image(s) could not be read: {names}")
 
 
 def _cells(record: Mapping[str, Any]) -> list[str]:
@@ -107,7 +107,8 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
         ("images_per_s", "{:,.1f}"), ("step_ms", "{:,.1f}"), ("loss_share", "{:.2%}"),
         ("peak_gb", "{:.2f}"), ("steps", "{:,}"), ("value", "{:.4g}"),
     )  # fmt: skip
-    known = {**record, "peak_gb": record.get("peak_bytes", float("nan")) / 1e9}
+    peak = record.get("peak_bytes")
+    known = {**record, "peak_gb": None if peak is None else peak / 1e9}
     return [
         form.format(known[name]) if known.get(name) is not None else "-" for name, form in shown
     ]

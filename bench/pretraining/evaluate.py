@@ -1,5 +1,6 @@
 """Whether training worked: features of the encoder judged by a linear probe and by neighbours."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,12 +10,29 @@ from torch import Tensor, nn
 
 from bench.pretraining.augmentations import normalised
 from bench.pretraining.images import Images
+from bench.pretraining.pixels import CorruptImageError
 
 LABELS_PER_CLASS = 10
 """Of the harder split: all other images are tested on."""
 SPLITS = 3
 NEIGHBOURS = 5
 AT_ONCE = 256
+
+
+def check_labels(images: Images) -> None:
+    """Refuse images that features cannot be judged by.
+
+    Raises:
+        ValueError: they have no labels, or no class has images to test on.
+    """
+    if images.labels is None:
+        raise ValueError(f"{images.name} has no labels to judge features by: leave --evaluate out")
+    counts = np.unique(images.labels.numpy(), return_counts=True)[1]
+    if counts.max() <= LABELS_PER_CLASS or len(counts) < 2:
+        raise ValueError(
+            f"--evaluate needs two classes, and more than {LABELS_PER_CLASS} images of one to "
+            f"test on; {images.name} has {len(counts)} of up to {counts.max()} images"
+        )
 
 
 def evaluate(encoder: nn.Module, images: Images, device: str) -> dict[str, Any]:
@@ -29,11 +47,12 @@ def evaluate(encoder: nn.Module, images: Images, device: str) -> dict[str, Any]:
         ``probe_accuracy`` and ``knn_accuracy``, means over the splits, and their ``..._std``.
 
     Raises:
-        ValueError: the images have no labels.
+        ValueError: as ``check_labels``.
     """
-    if images.labels is None:
-        raise ValueError(f"{images.name} has no labels to judge features by")
-    features, labels = _features(encoder, images, device), images.labels.numpy()
+    check_labels(images)
+    features, read = _features(encoder, images, device)
+    assert images.labels is not None  # so it was checked
+    labels = images.labels.numpy()[read]
     scores = [_scores(features, labels, seed) for seed in range(SPLITS)]
     found: dict[str, Any] = {}
     for name, values in zip(("probe", "knn"), zip(*scores, strict=True), strict=True):
@@ -46,23 +65,32 @@ def settle_norms(encoder: nn.Module, images: Images, device: str) -> None:
     """Let batch norms see the images once: those of an encoder that was not trained saw none."""
     encoder.train()
     with torch.no_grad():
-        for batch in _batches(images, device):
+        for _, batch in _batches(images, device):
             encoder(batch)
 
 
-def _features(encoder: nn.Module, images: Images, device: str) -> np.ndarray:
+def _features(encoder: nn.Module, images: Images, device: str) -> tuple[np.ndarray, list[int]]:
+    """Features of the images that can be read, and which these are."""
     was_training = encoder.training
     encoder.eval()
+    parts, read = [], []
     with torch.no_grad():
-        parts = [encoder(batch).float().cpu() for batch in _batches(images, device)]
+        for places, batch in _batches(images, device):
+            parts.append(encoder(batch).float().cpu())
+            read += places
     encoder.train(was_training)
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).numpy(), read
 
 
-def _batches(images: Images, device: str) -> Iterator[Tensor]:
-    for first in range(0, len(images), AT_ONCE):
-        batch = [images[i] for i in range(first, min(first + AT_ONCE, len(images)))]
-        yield normalised(torch.stack(batch).to(device))
+def _batches(images: Images, device: str) -> Iterator[tuple[list[int], Tensor]]:
+    """Images that can be read, with their places."""
+    found: dict[int, Tensor] = {}
+    for place in range(len(images)):
+        with contextlib.suppress(CorruptImageError):
+            found[place] = images[place]
+        if found and (len(found) == AT_ONCE or place == len(images) - 1):
+            yield list(found), normalised(torch.stack(list(found.values())).to(device))
+            found = {}
 
 
 def _scores(features: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float]:

@@ -7,9 +7,8 @@ import pandas as pd
 
 from reports.naming import each, implementation, loss_title, milliseconds
 from reports.section import Column, Section
-from reports.tables.throughput import TRAINED, timed
+from reports.tables.throughput import timed
 
-ALIKE = [*TRAINED[1:], "batch"]
 PARTS = {
     "network": ("encoder_forward_ms", "projector_forward_ms", "backward_ms"),
     "optimizer": ("optimizer_ms",),
@@ -39,7 +38,7 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
         raise ValueError("no run has predictions of its step; measure anew: lossbench pretrain")
     known = records[records["predicted_step_ms"].notna()]
     sections: list[Section] = []
-    for title, own in timed(known, ["hardware", *ALIKE]):
+    for title, own in timed(known, ["hardware"]):
         rows = own.sort_values(["loss", "implementation", "distribution", "world"])
         found = pd.DataFrame([_compared(row, _first(row, rows)) for _, row in rows.iterrows()])
         named = {"loss": each(rows, loss_title), "implementation": each(rows, implementation)}
@@ -50,14 +49,15 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
 
 def _first(row: "pd.Series[Any]", rows: pd.DataFrame) -> "pd.Series[Any] | None":
     """The run of one process of the same loss, whose distribution does not matter."""
-    alike = (rows["loss"] == row["loss"]) & (rows["implementation"] == row["implementation"])
+    same = ("loss", "implementation", "hyperparameters", "options")
+    alike = pd.concat([rows[name] == row[name] for name in same], axis=1).all(axis=1)
     alone = rows[alike & (rows["world"] == 1)]
     return None if alone.empty else alone.iloc[0]
 
 
 def _compared(row: "pd.Series[Any]", first: "pd.Series[Any] | None") -> dict[str, Any]:
     """Measured, by ceilings alone, and from what one process reached of them."""
-    step = _measured(row, [*PARTS, *SENT])
+    step = _step(row)
     told = float(row["predicted_step_ms"])
     found = {
         "distribution": row["distribution"],
@@ -71,7 +71,7 @@ def _compared(row: "pd.Series[Any]", first: "pd.Series[Any] | None") -> dict[str
     if first is None:
         return found
     parts = _from_one(row, first)
-    whole, alone = sum(parts.values()), _measured(first, [*PARTS, *SENT])
+    whole, alone = sum(parts.values()), _step(first)
     return found | {
         "from_one": whole,
         "from_one_ratio": whole / step,
@@ -80,6 +80,11 @@ def _compared(row: "pd.Series[Any]", first: "pd.Series[Any] | None") -> dict[str
         "efficiency": alone / step,
         "told_efficiency": alone / whole,
     }
+
+
+def _step(row: "pd.Series[Any]") -> float:
+    """Milliseconds of a step, without what is not predicted of it."""
+    return float(row["step_ms"] - row["data_ms"] - row["augmentation_ms"])
 
 
 def _measured(row: "pd.Series[Any]", parts: Sequence[str]) -> float:

@@ -9,10 +9,18 @@ from reports.naming import each, implementation, loss_title, megabytes, millisec
 from reports.section import Column, Section
 
 PASS = "pretrain"
-NETWORK = ("encoder", "image_size", "projector", "precision", "augmentation", "data", "optimizer")
-"""Settings that say what is trained beside the loss."""
-TRAINED = ["machine", *(f"pretrain_{name}" for name in NETWORK)]
-SAME = [*TRAINED, "batch", "world", "distribution", "pair_group"]
+FREE = ("loss", "implementation", "hyperparameters", "options", "distribution", "seed")
+"""Settings in which runs of one table may differ; in all others they agree."""
+SAME = ("machine", "world", "distribution", "pair_group")
+SMALL = 64
+"""Pixels of images that the CIFAR stem is usual for."""
+UNUSUAL = {
+    "accumulation": (1, "{} batches a step"),
+    "channels_last": (False, "channels last"),
+    "compiled": (False, "compiled"),
+    "global_batch_norm": (False, "global batch norm"),
+}
+"""Setting -> what it usually is, and how it is said if it is not."""
 LOSS = {"loss": Column("loss", left=True), "implementation": Column("by", left=True)}
 LOSS_PHASES = ["communication_ms", "loss_forward_ms", "loss_backward_ms"]
 PHASES = {
@@ -56,14 +64,12 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
     return sections
 
 
-def timed(
-    records: pd.DataFrame, same: Sequence[str] = tuple(SAME)
-) -> list[tuple[str, pd.DataFrame]]:
+def timed(records: pd.DataFrame, same: Sequence[str] = SAME) -> list[tuple[str, pd.DataFrame]]:
     """Runs that were timed, of one network on one machine at a time, each with its title.
 
     Args:
         records: of any kind.
-        same: fields in which runs of a group agree.
+        same: fields in which runs of a group agree, beside what they train.
 
     Raises:
         ValueError: there are none.
@@ -72,7 +78,9 @@ def timed(
     rows = rows[rows["median_ms"].notna()]
     if rows.empty:
         raise ValueError("no pretraining run was timed; run lossbench pretrain first")
-    keys = [rows[name].astype(str) for name in same if name in rows]
+    trained = [str(name) for name in rows.columns if str(name).startswith("pretrain_")]
+    fixed = [name for name in trained if name.removeprefix("pretrain_") not in FREE]
+    keys = [rows[name].astype(str) for name in (*same, *fixed) if name in rows]
     return [(_what(own), own) for _, own in rows.groupby(keys, sort=False)]
 
 
@@ -85,10 +93,17 @@ def _what(rows: pd.DataFrame) -> str:
     """The network and where it was trained, in a line."""
     first = rows.iloc[0]
     widths = "-".join(map(str, first["pretrain_projector"]))
-    return (
-        f"{first['pretrain_encoder']}, {first['pretrain_image_size']} pixels, projector {widths}, "
-        f"N = {first['batch']}, {first['pretrain_precision']}, {first['pretrain_data']}"
-    )
+    said = [
+        *(first["pretrain_encoder"], f"{first['pretrain_image_size']} pixels"),
+        *(f"projector {widths}", f"N = {first['batch']}", first["pretrain_precision"]),
+        first["pretrain_data"],
+    ]
+    if (first["pretrain_image_size"] > SMALL) == (first.get("pretrain_stem") == "cifar"):
+        said.append(f"{first['pretrain_stem']} stem")
+    for name, (usual, words) in UNUSUAL.items():
+        value = first.get(f"pretrain_{name}", usual)
+        said += [] if value == usual else [words.format(value)]
+    return ", ".join(said)
 
 
 def _rate(title: str, rows: pd.DataFrame) -> Section:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import call_lossbench
 
+import losses
 from bench.case import Case
 from bench.counting import count
 from bench.trace import trace
@@ -26,12 +27,13 @@ WAYS = {
 }
 
 
-def torchrun(out, *options):
+def torchrun(out, *options, module="bench", **environment):
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-        *("-m", "bench", "run", *CASES, "--out", str(out), *options),
+        *("-m", module, "run", *CASES, "--out", str(out), *options),
     ]
-    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    alone = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **environment}
     return subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
 
 
@@ -128,6 +130,53 @@ def test_gathered_views_grow_a_share_and_its_memory():
     rows = 64 * 64 * 4  # of one view against those of one device
     more = trace(large).peak_bytes - trace(small).peak_bytes
     assert more >= 14 * (rows + 2 * 64 * 32 * 4)  # of 14 further devices, and their views
+
+
+@pytest.mark.parametrize(
+    ("batch", "dim", "world"),
+    [(512, 64, 8), (64, 2048, 8), (256, 512, 2), (256, 256, 16), (32, 512, 1)],
+)
+def test_the_cost_model_tells_to_a_third_what_a_share_holds(batch, dim, world):
+    for loss in losses.names():
+        for form in losses.distributions(loss):
+            if form in losses.FORMS:
+                case = Case(loss, "auto", batch, dim, world=world, distribution=form)
+                held = trace(case).peak_bytes / 4
+                assert held / 1.5 < case.cost.peak_elements < 1.5 * held, (loss, form)
+
+
+def test_the_table_takes_counts_without_times(tmp_path):
+    out = tmp_path / "run.jsonl"
+    options = ("--world", "4", "--distribution", "gram,gather", "--budget", "1s")
+    call_lossbench("run", *CASES, *options, "--out", str(out))
+    (section,) = distributed.build(load([out]))
+    assert len(section.frame) == 4
+    assert "median_ms" not in section.columns
+
+
+# a second process that is wrong, or that fails
+
+
+def test_a_wrong_process_is_found(tmp_path):
+    """Its value, or its gradient; of its own loss too."""
+    for what in ("value", "gradient"):
+        out = tmp_path / f"{what}.jsonl"
+        done = torchrun(out, "--world", "2", module="wrong_process", WRONG=what)
+        assert done.returncode != 0
+        found = [json.loads(line) for line in out.read_text().splitlines()[1:]]
+        assert len(found) == len(WAYS)
+        assert {record["status"] for record in found} == {"invalid"}
+
+
+def test_a_process_that_fails_is_named_and_the_other_cases_are_measured_next(tmp_path):
+    out = tmp_path / "run.jsonl"
+    first = torchrun(out, "--world", "2", module="wrong_process", WRONG="fails")
+    assert first.returncode != 0
+    assert "process 1: MemoryError: made up" in first.stderr
+    (failed,) = [json.loads(line) for line in out.read_text().splitlines()[1:]]
+    assert failed["status"] == "oom"
+    assert torchrun(out, "--world", "2").returncode == 1  # that case is not tried again
+    assert len(out.read_text().splitlines()) == 1 + len(WAYS)
 
 
 @pytest.mark.parametrize(

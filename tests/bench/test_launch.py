@@ -1,5 +1,6 @@
 """``--launcher``: jobs that submitit really starts here, by its local executor or a fake Slurm."""
 
+import contextlib
 import json
 import os
 import signal
@@ -173,6 +174,27 @@ def test_a_shard_that_is_still_written_is_kept_and_refuses_the_next_session(tmp_
         assert (folder / "1.jsonl").exists()
         with pytest.raises(RunFileError, match=r"a job still writes .*1\.jsonl; wait for it"):
             share(LOCAL, work("ab"), out, False)
+
+
+def test_what_a_job_writes_last_while_others_are_merged_is_not_lost(tmp_path, monkeypatch):
+    out, folder = tmp_path / "run.jsonl", tmp_path / "run.jsonl.shards"
+    path, merge_rows = folder / "1.jsonl", runfile.merge
+    with contextlib.ExitStack() as job:
+        writer = job.enter_context(Writer(path, tasks.header(CODE)))
+        writer.append(tasks.record("a"))
+
+        def meanwhile(rows):
+            writer.append(tasks.record("b"))
+            job.close()
+            return merge_rows(rows)
+
+        monkeypatch.setattr(runfile, "merge", meanwhile)
+        merge(out, folder)
+    monkeypatch.undo()
+    assert path.exists()
+    merge(out, folder)
+    assert names_in(out) == ["a", "b"]
+    assert not path.exists()
 
 
 def test_a_run_file_of_other_code_is_refused_or_set_aside(tmp_path, quick):

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from bench.pretraining import evaluate
-from bench.pretraining.images import open_images
+from bench.pretraining.images import InMemory, open_images
+from bench.pretraining.pixels import CorruptImageError
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,28 @@ def test_a_split_learns_from_ten_of_each_class(digits):
 def test_images_without_labels_are_refused():
     with pytest.raises(ValueError, match="no labels"):
         evaluate.evaluate(nn.Identity(), open_images("synthetic", 8, count=32), "cpu")
+
+
+def test_too_few_labels_are_refused(tmp_path):
+    few = InMemory("few", torch.zeros(12, 3, 8, 8, dtype=torch.uint8), 8, torch.arange(12) % 2)
+    with pytest.raises(ValueError, match=r"more than 10 images .* few has 2 of up to 6 images"):
+        evaluate.check_labels(few)
+
+
+def test_images_that_cannot_be_read_are_left_out(digits):
+    class SomeCorrupt:
+        labels, name = digits.labels, digits.name
+
+        def __len__(self):
+            return len(digits)
+
+        def __getitem__(self, index):
+            if index % 7 == 3:
+                raise CorruptImageError(f"image {index}")
+            return digits[index]
+
+    _, read = evaluate._features(nn.Flatten(), SomeCorrupt(), "cpu")
+    assert read == [index for index in range(len(digits)) if index % 7 != 3]
 
 
 def test_batch_norms_settle_on_the_images(digits):
