@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from reports import style
 from reports.naming import implementation, loss_title
-from reports.tables.throughput import timed
+from reports.tables.throughput import is_seen, timed
 
 HEIGHT = 2.1
 """Inches of a panel with five bars."""
@@ -53,7 +53,7 @@ def draw(records: pd.DataFrame) -> Figure:
     handles: list[Artist] = [
         Patch(facecolor=colour, hatch=hatch, edgecolor="black", linewidth=0.3, label=name)
         for phase, (name, colour, hatch) in STACK.items()
-        if style.numbers(rows, phase).gt(0).any()
+        if is_seen(rows, phase)
     ]
     style.legend(figure, handles)
     return figure
@@ -76,4 +76,4 @@ def _bars(axis: Axes, rows: pd.DataFrame) -> None:
         )  # fmt: skip
     names = [f"{loss_title(row)}, {implementation(row)}" for _, row in rows.iterrows()]
     axis.set_yticks(places, names, fontsize=style.SMALL)
-    axis.set_xlim(0, left.max() * 1.2)
+    axis.set_xlim(0, left.max() * 1.25)

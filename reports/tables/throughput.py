@@ -7,6 +7,7 @@ import pandas as pd
 from reports.comparison import compare, interval
 from reports.naming import each, implementation, loss_title, megabytes, milliseconds
 from reports.section import Column, Section
+from reports.style import numbers
 
 PASS = "pretrain"
 FREE = ("loss", "implementation", "hyperparameters", "options", "distribution", "seed")
@@ -82,6 +83,11 @@ def timed(records: pd.DataFrame, same: Sequence[str] = SAME) -> list[tuple[str, 
     fixed = [name for name in trained if name.removeprefix("pretrain_") not in FREE]
     keys = [rows[name].astype(str) for name in (*same, *fixed) if name in rows]
     return [(_what(own), own) for _, own in rows.groupby(keys, sort=False)]
+
+
+def is_seen(rows: pd.DataFrame, phase: str) -> bool:
+    """Whether a phase takes a ten-thousandth of a step, in any of some runs."""
+    return bool((numbers(rows, phase) / numbers(rows, "step_ms")).gt(1e-4).any())
 
 
 def _frame(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -171,8 +177,8 @@ def _loss_ms(rows: pd.DataFrame) -> pd.Series:
 
 
 def _time(rows: pd.DataFrame) -> Section:
-    frame = _frame(rows, list(PHASES)).infer_objects()
-    used = {name: title for name, title in PHASES.items() if frame[name].fillna(0).gt(0).any()}
+    frame = _frame(rows, list(PHASES))
+    used = {name: title for name, title in PHASES.items() if is_seen(rows, name)}
     columns = {**LOSS, **{name: Column(title, milliseconds) for name, title in used.items()}}
     notes = [
         "Milliseconds a step. The graph is cut at the embeddings, so that the loss's backward pass "
