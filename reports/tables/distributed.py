@@ -35,6 +35,10 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
     return [_section(own) for _, own in groups]
 
 
+def _gmacs(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _section(rows: pd.DataFrame) -> Section:
     world = rows["world"].iloc[0]
     place = rows["distribution"].map(ORDER.index)
@@ -58,8 +62,8 @@ def _section(rows: pd.DataFrame) -> Section:
         "loss": Column("loss", left=True),
         "distribution": Column("shared", left=True),
         "chosen": Column("by", left=True),
-        "device_gmacs": Column("device GMACs", "{:,.3g}".format),
-        "job_gmacs": Column("job GMACs", "{:,.3g}".format),
+        "device_gmacs": Column("device GMACs", _gmacs),
+        "job_gmacs": Column("job GMACs", _gmacs),
         "communicated_bytes": Column("MB sent", megabytes),
         "peak_bytes": Column("peak MB", megabytes),
         "median_ms": Column("ms", milliseconds),
@@ -70,7 +74,8 @@ def _section(rows: pd.DataFrame) -> Section:
         f"{first['machine']}. Counts of one device, and of all {world}. Local: each device its own "
         "batch. Gather: every device computes the loss of all gathered views. Allreduce: sums over "
         "the batch are added up. Gram: each device has the rows of its own samples. But for local, "
-        "all give the loss of the global batch. MB sent: by each device (ring algorithm).",
+        "all give the loss of the global batch. MB sent: by each device (ring algorithm). "
+        "1 MAC = 2 FLOPs.",
     ]
     if together.any():
         notes.append(
