@@ -181,8 +181,8 @@ def _steps(session: Session) -> Iterator[float]:
             before = nvml.energy_mj(trainer.device)
         # by the second step the optimizer has its state, and code is compiled
         loss = _weighed(session, batches) if made == 1 else _timed(session, batches, made >= WARM)
-        _check(session, loss)
         session.curve.append(loss)
+        _check(session, loss)
         yield loss
         if plan.every and trainer.step % plan.every == 0 and trainer.step < session.end:
             save(session)

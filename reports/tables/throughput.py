@@ -104,8 +104,9 @@ def _what(rows: pd.DataFrame) -> str:
         *(f"projector {widths}", f"N = {first['batch']}", first["pretrain_precision"]),
         first["pretrain_data"],
     ]
-    if (first["pretrain_image_size"] > SMALL) == (first.get("pretrain_stem") == "cifar"):
-        said.append(f"{first['pretrain_stem']} stem")
+    usual_stem = "cifar" if first["pretrain_image_size"] <= SMALL else "imagenet"
+    stem = first.get("pretrain_stem", usual_stem)
+    said += [] if stem == usual_stem else [f"{stem} stem"]
     for name, (usual, words) in UNUSUAL.items():
         value = first.get(f"pretrain_{name}", usual)
         said += [] if value == usual else [words.format(value)]

@@ -35,6 +35,7 @@ def runs(write_run):
     alone = run(1, "local", {})
     slower = {"network": 75.0, "loss": 10.0, "communication": 8.0, "gradient_reduction": 12.0}
     longer = {"encoder_forward_ms": 60.0, "communication_ms": 10.0, "gradient_reduction_ms": 30.0}
+    longer["step_ms"] = 3.0 + 60 + 10 + 60 + 10 + 4 + 6 + 10 + 30
     together = run(2, "gather", slower, **longer)
     return [
         write_run([record], f"{number}.jsonl") for number, record in enumerate((alone, together))

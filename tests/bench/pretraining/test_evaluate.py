@@ -71,7 +71,7 @@ def test_images_that_cannot_be_read_are_left_out(digits):
 
         def __getitem__(self, index):
             if index % 7 == 3:
-                raise CorruptImageError(f"image {index}")
+                raise CorruptImageError(f"image {index}", "made up")
             return digits[index]
 
     _, read = evaluate._features(nn.Flatten(), SomeCorrupt(), "cpu")
