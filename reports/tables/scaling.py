@@ -49,7 +49,7 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
 
 def _first(row: "pd.Series[Any]", rows: pd.DataFrame) -> "pd.Series[Any] | None":
     """The run of one process of the same loss, whose distribution does not matter."""
-    same = ("loss", "implementation", "hyperparameters", "options")
+    same = ("loss", "implementation", "variant", "options")
     alike = pd.concat([rows[name] == row[name] for name in same], axis=1).all(axis=1)
     alone = rows[alike & (rows["world"] == 1)]
     return None if alone.empty else alone.iloc[0]
