@@ -18,6 +18,12 @@ HERE = Path(__file__).parent
 """Where ``third_party`` is found, as a user's own module is."""
 
 
+def run_alone(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command that does not know that it is run by one of several processes of tests."""
+    env = {name: value for name, value in os.environ.items() if "XDIST" not in name}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+
+
 def lossbench(*arguments: str, env=QUIET, **options) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=env, **options)

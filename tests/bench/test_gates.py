@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_alone
 
 from bench.gates import EXACT, Baseline
 
@@ -115,7 +116,7 @@ def scratch(tmp_path_factory):
 def benchmark(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "--benchmark", "-p", "no:cacheprovider"]
     command += ["--benchmark-max-time=0.05", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return run_alone(command, folder)
 
 
 @pytest.mark.parametrize("problem", REGRESSIONS)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_alone
 
 ROOT = Path(__file__).parents[2]
 CASES = 39  # three implementations of four losses, one of a fifth, three passes
@@ -13,7 +14,7 @@ CASES = 39  # three implementations of four losses, one of a fifth, three passes
 
 def run_pytest(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return run_alone(command, folder)
 
 
 def test_without_the_option_benchmarks_are_deselected():
