@@ -330,7 +330,7 @@ def test_names_of_many_runs():
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], [str(RUNS[0]), str(RUNS[1])]])
+@pytest.mark.parametrize("arguments", [["--help"], [str(run) for run in OVERLAPPING[:2]]])
 def test_comparing_needs_no_torch(arguments):
     code = (
         "import sys\nfrom reports.cli import main\n"
