@@ -4,9 +4,10 @@ They can be imported without Triton and without a GPU: implementation ``triton``
 cannot run.
 """
 
-from kernels.ops import FVCORE_HANDLES
-from losses import import_all
+from lossbench.kernels.ops import FVCORE_HANDLES
+from lossbench.losses import import_all
 
 __all__ = ["FVCORE_HANDLES"]
 
-import_all(__name__, __path__)
+# by its full name: where the repository is the current folder, others find this as "kernels" too
+import_all("lossbench.kernels", __path__)

@@ -4,12 +4,12 @@ from functools import partial
 
 from torch import Tensor
 
-from kernels.cost import gram_cost
-from kernels.feature_norm import fused_norm, layouts
-from kernels.ops import require_support
-from kernels.rows import OPERAND
-from losses import Cost, Problem, cost_model, implementation
-from losses.barlow_twins import BarlowTwins, terms_by_norm
+from lossbench.kernels.cost import gram_cost
+from lossbench.kernels.feature_norm import fused_norm, layouts
+from lossbench.kernels.ops import require_support
+from lossbench.kernels.rows import OPERAND
+from lossbench.losses import Cost, Problem, cost_model, implementation
+from lossbench.losses.barlow_twins import BarlowTwins, terms_by_norm
 
 
 @implementation("barlow_twins", "triton", fused=True)

@@ -1,8 +1,8 @@
 """What the fused kernels cost: the algorithm's multiply-adds, and apart what they waste."""
 
-from kernels import plan
-from kernels.plan import Layout
-from losses import Cost, Problem, spec
+from lossbench.kernels import plan
+from lossbench.kernels.plan import Layout
+from lossbench.losses import Cost, Problem, spec
 
 SIDE = 4096
 """Of the super-blocks of most configurations."""

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import configs
-from kernels.gram import Epilogue, Gram
-from kernels.language import INTERPRETED, cdiv
-from kernels.plan import Region
-from kernels.product import Product, matrix_product
-from kernels.tiles import finish_kernel, fused_kernel, merge_kernel, split_kernel
+from lossbench.kernels import configs
+from lossbench.kernels.gram import Epilogue, Gram
+from lossbench.kernels.language import INTERPRETED, cdiv
+from lossbench.kernels.plan import Region
+from lossbench.kernels.product import Product, matrix_product
+from lossbench.kernels.tiles import finish_kernel, fused_kernel, merge_kernel, split_kernel
 
 MERGED_ROWS, MERGED_TILES = 64, 64
 """Rows that a program merges, and tiles of each that it reads at once."""

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.engine import multiply, sum_pairs
-from kernels.gram import Epilogue, Gram
-from kernels.maths import square
-from kernels.ops import on_device, register_macs
-from kernels.plan import Layout, layout
-from losses.autograd import first_order, needs_gradient
+from lossbench.kernels.engine import multiply, sum_pairs
+from lossbench.kernels.gram import Epilogue, Gram
+from lossbench.kernels.maths import square
+from lossbench.kernels.ops import on_device, register_macs
+from lossbench.kernels.plan import Layout, layout
+from lossbench.losses.autograd import first_order, needs_gradient
 
 
 def fused_norm(

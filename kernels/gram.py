@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import configs
-from kernels.configs import Config
-from kernels.plan import Layout, Region
+from lossbench.kernels import configs
+from lossbench.kernels.configs import Config
+from lossbench.kernels.plan import Layout, Region
 
 
 @dataclass(frozen=True)

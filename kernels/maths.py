@@ -1,6 +1,6 @@
 """Functions of one entry of the Gram, in fp32, as the epilogues share them."""
 
-from kernels.language import INTERPRETED, jit, tl
+from lossbench.kernels.language import INTERPRETED, jit, tl
 
 INTERPRETER = tl.constexpr(INTERPRETED)
 

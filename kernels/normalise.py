@@ -4,7 +4,7 @@ A program holds a few rows, a chunk of their features at a time. Facts of rows a
 field after another, as ``rows.FACTS`` and ``rows.PAIR_FACTS`` name them.
 """
 
-from kernels.language import jit, tl
+from lossbench.kernels.language import jit, tl
 
 
 @jit

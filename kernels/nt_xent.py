@@ -6,16 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.cost import gram_cost
-from kernels.engine import logsumexp, softmax_gradient
-from kernels.gram import Epilogue, Gram
-from kernels.maths import no_part
-from kernels.ops import on_device, register_macs, require_support
-from kernels.plan import Layout, layout
-from kernels.rows import Normalisation, Rows, empty_rows, gradients, make_rows, mean_rows
-from losses import Cost, Problem, cost_model, implementation
-from losses.autograd import first_order
-from losses.nt_xent import NTXent
+from lossbench.kernels.cost import gram_cost
+from lossbench.kernels.engine import logsumexp, softmax_gradient
+from lossbench.kernels.gram import Epilogue, Gram
+from lossbench.kernels.maths import no_part
+from lossbench.kernels.ops import on_device, register_macs, require_support
+from lossbench.kernels.plan import Layout, layout
+from lossbench.kernels.rows import Normalisation, Rows, empty_rows, gradients, make_rows, mean_rows
+from lossbench.losses import Cost, Problem, cost_model, implementation
+from lossbench.losses.autograd import first_order
+from lossbench.losses.nt_xent import NTXent
 
 
 @implementation("nt_xent", "triton", fused=True)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from kernels import configs
-from kernels.language import why_unsupported
-from losses.naming import pick
+from lossbench.kernels import configs
+from lossbench.kernels.language import why_unsupported
+from lossbench.losses.naming import pick
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FVCORE_HANDLES: dict[str, Callable[[Any, Any], int]] = {}

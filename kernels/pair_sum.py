@@ -11,12 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.engine import multiply, sum_pairs
-from kernels.gram import Epilogue, Gram
-from kernels.ops import on_device, register_macs, require_support
-from kernels.plan import layout
-from kernels.rows import Normalisation, Rows, empty_rows, gradients, make_rows, mean_rows, project
-from losses.autograd import first_order, needs_gradient
+from lossbench.kernels.engine import multiply, sum_pairs
+from lossbench.kernels.gram import Epilogue, Gram
+from lossbench.kernels.ops import on_device, register_macs, require_support
+from lossbench.kernels.plan import layout
+from lossbench.kernels.rows import (
+    Normalisation,
+    Rows,
+    empty_rows,
+    gradients,
+    make_rows,
+    mean_rows,
+    project,
+)
+from lossbench.losses.autograd import first_order, needs_gradient
 
 
 @dataclass(frozen=True)

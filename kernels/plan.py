@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kernels.language import round_up
+from lossbench.kernels.language import round_up
 
 ROW_MULTIPLE = 128
 """Rows of a view are padded to whole tiles, of any shipped configuration ..."""

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from kernels.gram import Gram
-from kernels.plan import Region
-from losses.devices import device_type
-from losses.precision import fp32_products
+from lossbench.kernels.gram import Gram
+from lossbench.kernels.plan import Region
+from lossbench.losses.devices import device_type
+from lossbench.losses.precision import fp32_products
 
 
 class Product:

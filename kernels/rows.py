@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import plan
-from kernels.language import cdiv, power_of_two, round_up
-from kernels.normalise import gradient_kernel, mean_kernel, rows_kernel
-from kernels.plan import Layout
+from lossbench.kernels import plan
+from lossbench.kernels.language import cdiv, power_of_two, round_up
+from lossbench.kernels.normalise import gradient_kernel, mean_kernel, rows_kernel
+from lossbench.kernels.plan import Layout
 
 OPERAND = {
     torch.float32: torch.float32,

@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from kernels.cost import gram_cost
-from kernels.language import jit, tl
-from kernels.maths import mutual_information
-from kernels.pair_sum import LOSSES, PairLoss, pair_terms
-from kernels.plan import layout
-from losses import Cost, Problem, cost_model, implementation
-from losses.smi import SMI
+from lossbench.kernels.cost import gram_cost
+from lossbench.kernels.language import jit, tl
+from lossbench.kernels.maths import mutual_information
+from lossbench.kernels.pair_sum import LOSSES, PairLoss, pair_terms
+from lossbench.kernels.plan import layout
+from lossbench.losses import Cost, Problem, cost_model, implementation
+from lossbench.losses.smi import SMI
 
 
 @jit

@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from kernels.cost import gram_cost
-from kernels.language import jit, tl  # noqa: F401 - what jit looks for
-from kernels.maths import square
-from kernels.pair_sum import LOSSES, PairLoss, pair_terms
-from kernels.plan import layout
-from losses import Cost, Problem, cost_model, implementation
-from losses.spectral_contrastive import SpectralContrastive
+from lossbench.kernels.cost import gram_cost
+from lossbench.kernels.language import jit, tl  # noqa: F401 - what jit looks for
+from lossbench.kernels.maths import square
+from lossbench.kernels.pair_sum import LOSSES, PairLoss, pair_terms
+from lossbench.kernels.plan import layout
+from lossbench.losses import Cost, Problem, cost_model, implementation
+from lossbench.losses.spectral_contrastive import SpectralContrastive
 
 
 @jit

@@ -11,7 +11,7 @@ of a long depth by a program of its own, by ``split_kernel``.
 No kernel adds to what another program writes: two runs are equal to the bit.
 """
 
-from kernels.language import jit, tl
+from lossbench.kernels.language import jit, tl
 
 
 @jit

@@ -5,11 +5,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kernels.cost import gram_cost
-from kernels.feature_norm import fused_norm, layouts
-from kernels.ops import require_support
-from losses import Cost, Problem, cost_model, implementation
-from losses.vicreg import VICReg, terms_by_norm
+from lossbench.kernels.cost import gram_cost
+from lossbench.kernels.feature_norm import fused_norm, layouts
+from lossbench.kernels.ops import require_support
+from lossbench.losses import Cost, Problem, cost_model, implementation
+from lossbench.losses.vicreg import VICReg, terms_by_norm
 
 
 @implementation("vicreg", "triton", fused=True)

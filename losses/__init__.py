@@ -1,16 +1,23 @@
 """Self-supervised losses: the maths, one file a loss. Imports torch alone.
 
-import losses
+from lossbench import losses
 
 loss = losses.create("smi", lambda_=10.0)
 value = loss(z_a, z_b)
 """
 
-from losses.auto import Choice
-from losses.collectives import Imagined, World
-from losses.costs import PASSES, Cost, Exchange, Problem, all_gather_bytes, all_reduce_bytes
-from losses.discovery import import_all
-from losses.distributed import (
+from lossbench.losses.auto import Choice
+from lossbench.losses.collectives import Imagined, World
+from lossbench.losses.costs import (
+    PASSES,
+    Cost,
+    Exchange,
+    Problem,
+    all_gather_bytes,
+    all_reduce_bytes,
+)
+from lossbench.losses.discovery import import_all
+from lossbench.losses.distributed import (
     DISTRIBUTIONS,
     FORMS,
     communicated_bytes,
@@ -18,10 +25,10 @@ from losses.distributed import (
     distributions,
     share_cost,
 )
-from losses.loss import Loss
-from losses.naming import pick
-from losses.precision import PRODUCTS, products
-from losses.registry import (
+from lossbench.losses.loss import Loss
+from lossbench.losses.naming import pick
+from lossbench.losses.precision import PRODUCTS, products
+from lossbench.losses.registry import (
     LossSpec,
     cost_model,
     create,
@@ -63,4 +70,5 @@ __all__ = [
     "spec",
 ]
 
-import_all(__name__, __path__)
+# by its full name: where the repository is the current folder, others find this as "losses" too
+import_all("lossbench.losses", __path__)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from losses.costs import Cost, Problem
+from lossbench.losses.costs import Cost, Problem
 
 ABOUT_EQUAL = 1.05
 """Work within 5% of the least counts as equal ..."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from losses.precision import own_precision
+from lossbench.losses.precision import own_precision
 
 
 def needs_gradient(*tensors: Tensor) -> bool:

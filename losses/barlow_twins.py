@@ -15,16 +15,22 @@ from functools import partial
 from torch import Tensor
 from torch.nn import functional
 
-from losses.collectives import World
-from losses.costs import Cost, Exchange, Problem, all_reduce_bytes
-from losses.cross_norm import TILE_ARRAYS, gram_norm, gram_norm_macs, swept_norm, swept_norm_macs
-from losses.devices import device_type
-from losses.distributed import form
-from losses.distributed_gram import row_block_bytes, row_block_cost, row_block_norm
-from losses.matrix import off_diagonal
-from losses.registry import cost_model, implementation, register
-from losses.require import require_positive, require_weight
-from losses.tiles import GRAM_SIDE, workspace_side
+from lossbench.losses.collectives import World
+from lossbench.losses.costs import Cost, Exchange, Problem, all_reduce_bytes
+from lossbench.losses.cross_norm import (
+    TILE_ARRAYS,
+    gram_norm,
+    gram_norm_macs,
+    swept_norm,
+    swept_norm_macs,
+)
+from lossbench.losses.devices import device_type
+from lossbench.losses.distributed import form
+from lossbench.losses.distributed_gram import row_block_bytes, row_block_cost, row_block_norm
+from lossbench.losses.matrix import off_diagonal
+from lossbench.losses.registry import cost_model, implementation, register
+from lossbench.losses.require import require_positive, require_weight
+from lossbench.losses.tiles import GRAM_SIDE, workspace_side
 
 Norm = Callable[..., tuple[Tensor, Tensor]]
 """``norm(a, b)`` -> ``||a.T @ b||_F^2`` and the diagonal of ``a.T @ b``."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from losses.naming import pick
+from lossbench.losses.naming import pick
 
 MODES = ("default", "max-autotune-no-cudagraphs")
 """Graphs are the harness's business: it replays every contender or none."""

@@ -7,7 +7,7 @@ N^2 D or N D^2. One MAC is one multiply-add, that is two FLOPs; the published ta
 
 from dataclasses import dataclass
 
-from losses.naming import pick
+from lossbench.losses.naming import pick
 
 PASSES = ("forward", "forward_grad", "step")
 """``forward``: no gradient; ``forward_grad``: graph kept; ``step``: fresh forward and backward."""

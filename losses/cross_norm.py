@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from losses.autograd import first_order, needs_gradient
-from losses.costs import Problem
-from losses.pairs import add_product, add_products, symmetric_gram, tiles_of
-from losses.precision import fp32_products
-from losses.tiles import GRAM_SIDE, gram_entries, mirrored_entries
+from lossbench.losses.autograd import first_order, needs_gradient
+from lossbench.losses.costs import Problem
+from lossbench.losses.pairs import add_product, add_products, symmetric_gram, tiles_of
+from lossbench.losses.precision import fp32_products
+from lossbench.losses.tiles import GRAM_SIDE, gram_entries, mirrored_entries
 
 TILE_ARRAYS = 3
 """Tile-sized arrays alive at once in a sweep."""

@@ -22,12 +22,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from losses.collectives import World
-from losses.costs import Cost, Exchange, Problem, all_gather_bytes
-from losses.loss import Loss, _validate_view
-from losses.naming import pick
-from losses.precision import own_precision
-from losses.registry import spec
+from lossbench.losses.collectives import World
+from lossbench.losses.costs import Cost, Exchange, Problem, all_gather_bytes
+from lossbench.losses.loss import Loss, _validate_view
+from lossbench.losses.naming import pick
+from lossbench.losses.precision import own_precision
+from lossbench.losses.registry import spec
 
 DISTRIBUTIONS = ("local", "gather", "allreduce", "gram")
 """Ways to compute a loss on the samples of several ranks."""

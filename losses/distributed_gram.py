@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from losses.autograd import needs_gradient
-from losses.collectives import World
-from losses.costs import Cost, Exchange, Problem, all_gather_bytes, all_reduce_bytes
-from losses.pairs import Entry, add_product
-from losses.precision import fp32_products, own_precision
+from lossbench.losses.autograd import needs_gradient
+from lossbench.losses.collectives import World
+from lossbench.losses.costs import Cost, Exchange, Problem, all_gather_bytes, all_reduce_bytes
+from lossbench.losses.pairs import Entry, add_product
+from lossbench.losses.precision import fp32_products, own_precision
 
 
 def row_block_sum(

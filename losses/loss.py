@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from losses.precision import own_precision
+from lossbench.losses.precision import own_precision
 
 
 class Loss(nn.Module):

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from losses.collectives import World
-from losses.costs import Cost, Exchange, Problem, all_gather_bytes
-from losses.devices import device_type
-from losses.distributed import form
-from losses.distributed_gram import row_block_bytes, row_block_cost, row_block_logsumexp
-from losses.matrix import unit_rows
-from losses.pairs import pair_cost, pair_logsumexp
-from losses.registry import cost_model, implementation, register
-from losses.require import require_positive
-from losses.rows import stacked_unit_rows
-from losses.tiles import GRAM_SIDE, workspace_side
+from lossbench.losses.collectives import World
+from lossbench.losses.costs import Cost, Exchange, Problem, all_gather_bytes
+from lossbench.losses.devices import device_type
+from lossbench.losses.distributed import form
+from lossbench.losses.distributed_gram import row_block_bytes, row_block_cost, row_block_logsumexp
+from lossbench.losses.matrix import unit_rows
+from lossbench.losses.pairs import pair_cost, pair_logsumexp
+from lossbench.losses.registry import cost_model, implementation, register
+from lossbench.losses.require import require_positive
+from lossbench.losses.rows import stacked_unit_rows
+from lossbench.losses.tiles import GRAM_SIDE, workspace_side
 
 
 @register(

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from losses.autograd import first_order, needs_gradient
-from losses.costs import Problem
-from losses.tiles import Tile, gram_entries, mirrored_entries, tiles
+from lossbench.losses.autograd import first_order, needs_gradient
+from lossbench.losses.costs import Problem
+from lossbench.losses.tiles import Tile, gram_entries, mirrored_entries, tiles
 
 Entry = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
 """``entry(rho, needs_grad) -> (h, dh / drho)``, elementwise; it may overwrite ``rho``."""

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from losses.naming import pick
+from lossbench.losses.naming import pick
 
 PRODUCTS = ("ieee", "tf32", "bf16")
 """How products of fp32 matrices are made: in fp32, in TF32, or of operands rounded to bf16."""

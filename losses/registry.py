@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from losses import auto
-from losses.autograd import needs_gradient
-from losses.compiled import Compiled
-from losses.costs import Cost, Exchange, Problem
-from losses.loss import Loss
-from losses.naming import pick
+from lossbench.losses import auto
+from lossbench.losses.autograd import needs_gradient
+from lossbench.losses.compiled import Compiled
+from lossbench.losses.costs import Cost, Exchange, Problem
+from lossbench.losses.loss import Loss
+from lossbench.losses.naming import pick
 
 Compute = Callable[..., dict[str, Tensor]]
 """``compute(hyperparameters, z_a, z_b, ...)`` -> weighted terms that add up to the loss.

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from losses.autograd import first_order, needs_gradient
-from losses.devices import device_type
+from lossbench.losses.autograd import first_order, needs_gradient
+from lossbench.losses.devices import device_type
 
 CACHED_ELEMENTS = 2**18
 """Elements of a block of rows on the CPU: 1 MB in fp32."""

@@ -25,18 +25,18 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from losses.collectives import World
-from losses.costs import Cost, Problem, no_exchange
-from losses.devices import device_type
-from losses.distributed import form
-from losses.distributed_gram import row_block_bytes, row_block_cost, row_block_sum
-from losses.matrix import off_diagonal, unit_rows
-from losses.naming import pick
-from losses.pairs import pair_cost, pair_sum
-from losses.registry import cost_model, implementation, register
-from losses.require import require_number, require_positive, require_weight
-from losses.rows import positives, stacked_unit_rows
-from losses.tiles import GRAM_SIDE, workspace_side
+from lossbench.losses.collectives import World
+from lossbench.losses.costs import Cost, Problem, no_exchange
+from lossbench.losses.devices import device_type
+from lossbench.losses.distributed import form
+from lossbench.losses.distributed_gram import row_block_bytes, row_block_cost, row_block_sum
+from lossbench.losses.matrix import off_diagonal, unit_rows
+from lossbench.losses.naming import pick
+from lossbench.losses.pairs import pair_cost, pair_sum
+from lossbench.losses.registry import cost_model, implementation, register
+from lossbench.losses.require import require_number, require_positive, require_weight
+from lossbench.losses.rows import positives, stacked_unit_rows
+from lossbench.losses.tiles import GRAM_SIDE, workspace_side
 
 Reduction = Literal["mean", "sum"]
 Dependency = Literal["mutual_information", "squared_correlation", "correlation"]

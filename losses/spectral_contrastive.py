@@ -12,13 +12,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from losses.collectives import World
-from losses.costs import Cost, Problem, no_exchange
-from losses.distributed import form
-from losses.distributed_gram import row_block_bytes, row_block_cost, row_block_sum
-from losses.matrix import off_diagonal
-from losses.registry import cost_model, implementation, register
-from losses.require import require_positive
+from lossbench.losses.collectives import World
+from lossbench.losses.costs import Cost, Problem, no_exchange
+from lossbench.losses.distributed import form
+from lossbench.losses.distributed_gram import row_block_bytes, row_block_cost, row_block_sum
+from lossbench.losses.matrix import off_diagonal
+from lossbench.losses.registry import cost_model, implementation, register
+from lossbench.losses.require import require_positive
 
 
 @register(

@@ -16,16 +16,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from losses.collectives import World
-from losses.costs import Cost, Exchange, Problem, all_gather_bytes, all_reduce_bytes
-from losses.cross_norm import TILE_ARRAYS, gram_norm, gram_norm_macs, swept_norm, swept_norm_macs
-from losses.devices import device_type
-from losses.distributed import form
-from losses.distributed_gram import row_block_bytes, row_block_cost, row_block_norm
-from losses.matrix import off_diagonal
-from losses.registry import cost_model, implementation, register
-from losses.require import require_positive, require_weight
-from losses.tiles import GRAM_SIDE, workspace_side
+from lossbench.losses.collectives import World
+from lossbench.losses.costs import Cost, Exchange, Problem, all_gather_bytes, all_reduce_bytes
+from lossbench.losses.cross_norm import (
+    TILE_ARRAYS,
+    gram_norm,
+    gram_norm_macs,
+    swept_norm,
+    swept_norm_macs,
+)
+from lossbench.losses.devices import device_type
+from lossbench.losses.distributed import form
+from lossbench.losses.distributed_gram import row_block_bytes, row_block_cost, row_block_norm
+from lossbench.losses.matrix import off_diagonal
+from lossbench.losses.registry import cost_model, implementation, register
+from lossbench.losses.require import require_positive, require_weight
+from lossbench.losses.tiles import GRAM_SIDE, workspace_side
 
 Norm = Callable[[Tensor], tuple[Tensor, Tensor]]
 """``norm(x)`` -> ``||x.T @ x||_F^2`` and the diagonal of ``x.T @ x``."""

@@ -1,6 +1,6 @@
 """``python -m reports`` is ``lossreport``."""
 
-from reports.cli import main
+from lossbench.reports.cli import main
 
 if __name__ == "__main__":
     main()

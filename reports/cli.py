@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from bench.console import FAILED, OK, make_app, run_app, say
-from reports import figures, modules, tables
+from lossbench.bench.interface.console import FAILED, OK, make_app, run_app, say
+from lossbench.reports import figures, modules, tables
 
 app = make_app(
     "Tables and pages from run files.", failure="a page is stale or --fail-on found something"
 )
 TABLE_HELP = f"{', '.join(modules.names(tables))}."
 FIGURE_HELP = f"{', '.join(modules.names(figures))}."
-FORMAT_HELP = "terminal, markdown, csv, json or latex."
+FORMAT_HELP = "terminal, markdown, csv, json, latex or html."
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run files.")]
 Form = Annotated[str, typer.Option("--format", help=FORMAT_HELP)]
 Out = Annotated[Path | None, typer.Option(help="Write to this file.")]
@@ -33,7 +33,7 @@ def table(
     out: Out = None,
 ) -> int:
     """Print a table of one or more runs."""
-    from reports.page import make_table
+    from lossbench.reports.page import make_table
 
     _keep_apart(out, runs)
     _print(make_table(name, runs, form), out)
@@ -58,9 +58,9 @@ def compare(
     runs: SLOWER and FASTER say what their noise, and what sessions differ by anyway, leave beyond
     doubt.
     """
-    from reports.compare import open_sides, pair, parse_gates
-    from reports.section import check_form, render
-    from reports.side_by_side import build, failures
+    from lossbench.reports.compare import open_sides, pair, parse_gates
+    from lossbench.reports.section import check_form, render
+    from lossbench.reports.side_by_side import build, failures
 
     check_form(form)
     gates = parse_gates(fail_on)
@@ -96,7 +96,7 @@ def figure(
     out: Annotated[Path | None, typer.Option(help="File to draw [FIGURE.svg].")] = None,
 ) -> int:
     """Draw a figure of one or more runs."""
-    from reports.page import make_figure
+    from lossbench.reports.page import make_figure
 
     path = out or Path(f"{name}.svg")
     _keep_apart(path, runs)
@@ -113,7 +113,7 @@ def page(
     ] = False,
 ) -> int:
     """Fill the generated blocks of a page from their committed runs."""
-    from reports.page import refresh
+    from lossbench.reports.page import refresh
 
     status = OK
     for path in pages:

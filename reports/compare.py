@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.gates import PEAK_TOLERANCE
-from reports import unpaired
-from reports.naming import letter
-from reports.records import open_run, to_frame
+from lossbench.bench.comparing.gates import PEAK_TOLERANCE
+from lossbench.reports import unpaired
+from lossbench.reports.naming import letter
+from lossbench.reports.records import open_run, to_frame
 
 CASE = (
     *("loss", "implementation", "variant", "options", "products", "contender", "batch", "dim"),
@@ -60,15 +60,15 @@ class Side:
     repeated: int
 
 
-def open_sides(paths: Sequence[Path]) -> list[Side]:
-    """Read runs, one after the other.
+def open_sides(runs: Sequence[Path | pd.DataFrame]) -> list[Side]:
+    """Read runs, one after the other; records that were loaded are runs too.
 
     Raises:
         RunFileError: a file that is missing or damaged.
         ValueError: a file without records.
         NoCommonCaseError: one with no case of the first.
     """
-    sides = [_open(path, letter(number)) for number, path in enumerate(paths)]
+    sides = [_open(run, letter(number)) for number, run in enumerate(runs)]
     base = sides[0]
     for side in sides[1:]:
         if not side.rows.index.isin(base.rows.index).any():
@@ -77,13 +77,14 @@ def open_sides(paths: Sequence[Path]) -> list[Side]:
     return sides
 
 
-def _open(path: Path, name: str) -> Side:
-    run = open_run(path)
-    rows = to_frame([run]).reindex(columns=[*CASE, *VALUES])
+def _open(run: Path | pd.DataFrame, name: str) -> Side:
+    records = run if isinstance(run, pd.DataFrame) else to_frame([open_run(run)])
+    rows = records.reindex(columns=[*CASE, *VALUES])
     texts = [rows[field].astype(str) for field in CASE]
     rows.index = pd.Index(reduce(lambda left, right: left + _END + right, texts))
     repeated = rows.index.duplicated(keep="last")
-    facts = run.header["environment"]
+    facts = records.attrs.get("environment", {})
+    path = run if isinstance(run, Path) else Path(records.attrs.get("path", "records"))
     return Side(name, path, facts, rows[~repeated], int(repeated.sum()))
 
 

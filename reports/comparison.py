@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.ratios import Ratio, ratio
+from lossbench.bench.comparing.ratios import Ratio, by_process, digits, ratio
 
 
 def time_ratio(row: pd.Series, baseline: pd.Series | None) -> Ratio | None:
@@ -13,7 +13,7 @@ def time_ratio(row: pd.Series, baseline: pd.Series | None) -> Ratio | None:
         return None
     if row["pair_group"] != baseline["pair_group"]:
         return None
-    return ratio(_by_process(row), _by_process(baseline))
+    return ratio(by_process(row.to_dict()), by_process(baseline.to_dict()))
 
 
 def compare(rows: pd.DataFrame, baselines: dict[Any, pd.Series | None]) -> pd.DataFrame:
@@ -42,13 +42,6 @@ def interval(row: pd.Series) -> str | None:
     return None if pd.isna(row["low"]) else f"{digits(row['low'])}-{digits(row['high'])}"
 
 
-def digits(value: float) -> str:
-    """Three significant digits of a ratio, two of one that is out of all proportion."""
-    if not 1e-3 <= value < 1e5:
-        return f"{value:.2g}"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def threshold(rows: pd.DataFrame) -> str:
     """What the notes of a table say of its ratios."""
     noise = rows["pair_noise"].dropna()
@@ -68,9 +61,3 @@ def _span(values: pd.Series, form: str) -> str:
 
 def _is_paired(row: pd.Series) -> bool:
     return isinstance(row.get("pair_group"), str) and isinstance(row.get("samples_ms"), list)
-
-
-def _by_process(row: pd.Series) -> list[list[float]]:
-    samples, processes = row["samples_ms"], int(row["pair_processes"])
-    rounds = len(samples) // processes
-    return [samples[i * rounds : (i + 1) * rounds] for i in range(processes)]

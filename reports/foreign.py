@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from bench import fields
-from bench.runfile import SCHEMA, Run, RunFileError, RunFileWarning
+from lossbench.bench.records import fields
+from lossbench.bench.records.runfile import SCHEMA, Run, RunFileError, RunFileWarning
 
 CASE = ("loss", "implementation", "batch", "dim", "dtype", "pass")
 """What a file must say of a case."""
@@ -72,7 +72,7 @@ def _name_losses(records: Sequence[dict[str, Any]]) -> None:
     untitled = [record for record in records if record.get("title") is None]
     if not untitled:
         return
-    import losses  # imports torch, which run files do without: they say their titles
+    from lossbench import losses  # imports torch, which run files do without: they say their titles
 
     for record in untitled:
         if record["loss"] in losses.names():

@@ -17,7 +17,7 @@ def load(package: ModuleType, kind: str, name: str) -> ModuleType:
         ValueError: there is none of that name; the known ones are listed.
     """
     if name not in names(package):
-        from losses import pick  # imports torch, which a report may not need
+        from lossbench.losses import pick  # imports torch, which a report may not need
 
         pick(kind, name, names(package))
     return importlib.import_module(f"{package.__name__}.{name}")

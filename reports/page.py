@@ -11,9 +11,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports import figures, modules, tables
-from reports.records import load
-from reports.section import check_form, render
+from lossbench.reports import figures, functions, modules, tables
+from lossbench.reports.section import check_form, render
 
 _BLOCK = re.compile(r"(<!-- lossreport table (\S+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -29,9 +28,9 @@ def make_table(name: str, runs: Sequence[Path], form: str) -> str:
     Raises:
         ValueError: an unknown name, or a run file that is missing, damaged or of another suite.
     """
-    build = modules.load(tables, "table", name).build
-    check_form(form)
-    return render(build(load(runs)), form)
+    modules.load(tables, "table", name)
+    check_form(form)  # before anything is read
+    return render(functions.table(name, runs), form)
 
 
 def make_figure(name: str, runs: Sequence[Path], out: Path) -> None:
@@ -50,15 +49,13 @@ def make_figure(name: str, runs: Sequence[Path], out: Path) -> None:
     """
     if out.suffix not in (".svg", ".png", ".pdf"):
         raise ValueError(f"--out must end in .svg, .png or .pdf, got {out}")
-    module = modules.load(figures, "figure", name)
-    records = getattr(module, "read", load)(runs)
+    modules.load(figures, "figure", name)
     import matplotlib  # tables do without
 
     matplotlib.use("Agg")
-    settings = {"svg.hashsalt": "lossbench", "svg.fonttype": "none"}
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
-    with matplotlib.rc_context(settings):
-        module.draw(records).savefig(out, dpi=200, metadata=dates[out.suffix])
+    with matplotlib.rc_context(functions.STYLE):
+        functions.figure(name, runs).savefig(out, dpi=200, metadata=dates[out.suffix])
 
 
 def refresh(text: str, folder: Path) -> str:

@@ -8,10 +8,10 @@ from zlib import crc32
 
 import pandas as pd
 
-from bench import runfile
-from bench.fields import ACCURACY, CASE
-from bench.runfile import Run, merge
-from reports import foreign
+from lossbench.bench.records import runfile
+from lossbench.bench.records.fields import ACCURACY, CASE
+from lossbench.bench.records.runfile import Run, merge
+from lossbench.reports import foreign
 
 MEASURED = (
     *("median_ms", "p20_ms", "p80_ms", "samples_ms", "peak_bytes", "first_call_ms"),
@@ -83,6 +83,10 @@ def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
     records[list(MEASURED)] = records[list(MEASURED)].where(records["status"] == "ok")
     for name in TEXTS:
         records[name] = records[name].fillna("")
+    records = records.copy()  # in one piece: columns that are added to many pieces are slow
+    if len(runs) == 1:  # for comparisons, which name what differs
+        facts = {"environment": runs[0].header["environment"], "path": str(runs[0].path)}
+        records.attrs.update(facts)
     return records
 
 

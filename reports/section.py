@@ -1,5 +1,6 @@
 """A titled table with its notes, and its forms: terminal, Markdown, CSV, JSON, LaTeX."""
 
+import html
 import json
 import re
 import textwrap
@@ -71,6 +72,51 @@ def _cell(value: Any, form: Format, longest: int | None) -> str:
     if longest is None or len(text) <= longest or not number:
         return text
     return f"{float(number[1].replace(',', '')):.1e}{number[2]}"
+
+
+class Sections(Sequence[Section]):
+    """The sections of a table, which show themselves in a notebook and as text.
+
+    Args:
+        sections: in order.
+    """
+
+    def __init__(self, sections: Sequence[Section]) -> None:
+        self._sections = list(sections)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._sections[index]
+
+    def __len__(self) -> int:
+        return len(self._sections)
+
+    def text(self) -> str:
+        """As ``lossreport`` prints them: at most 80 columns wherever the numbers allow."""
+        return render(self, "terminal")
+
+    def markdown(self) -> str:
+        """Tables of Markdown."""
+        return render(self, "markdown")
+
+    def latex(self) -> str:
+        """A LaTeX table for each section."""
+        return render(self, "latex")
+
+    def csv(self) -> str:
+        """One sheet at full precision; column ``section`` says which table a row belongs to."""
+        return render(self, "csv")
+
+    def json(self) -> str:
+        """Titles, notes and rows at full precision."""
+        return render(self, "json")
+
+    def __str__(self) -> str:
+        return self.text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return render(self, "html")
 
 
 def check_form(form: str) -> None:
@@ -155,6 +201,25 @@ def _markdown(sections: Sequence[Section]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _html(sections: Sequence[Section]) -> str:
+    parts = []
+    for section in sections:
+        text = section.text()
+        align = ["left" if column.left else "right" for column in section.columns.values()]
+        styles: Any = [
+            {"selector": f".col{number}", "props": f"text-align: {side}"}
+            for number, side in enumerate(align)
+        ]
+        text.columns = pd.RangeIndex(len(text.columns))  # headers may repeat
+        styler = text.style.hide(axis="index").set_table_styles(styles)
+        styler = styler.format(escape="html").relabel_index(
+            [html.escape(column.header) for column in section.columns.values()], axis="columns"
+        )
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in section.notes)
+        parts.append(f"<h4>{html.escape(section.title)}</h4>\n{styler.to_html()}{notes}")
+    return "\n".join(parts) + "\n"
+
+
 def _csv(sections: Sequence[Section]) -> str:
     """All tables in one sheet at full precision; ``section`` says which one a row belongs to."""
     frames = [section.frame.assign(section=section.title) for section in sections]
@@ -198,4 +263,5 @@ FORMS: dict[str, Callable[[Sequence[Section]], str]] = {
     "csv": _csv,
     "json": _json,
     "latex": _latex,
+    "html": _html,
 }

@@ -5,11 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from bench.gates import PEAK_TOLERANCE
-from reports import comparison, unpaired
-from reports.compare import GATES, Side, compared, differences, has, mean_ratio
-from reports.naming import implementation, loss_title, megabytes, milliseconds
-from reports.section import Column, Section
+from lossbench.bench.comparing.gates import PEAK_TOLERANCE
+from lossbench.reports import comparison, unpaired
+from lossbench.reports.compare import GATES, Side, compared, differences, has, mean_ratio
+from lossbench.reports.naming import implementation, loss_title, megabytes, milliseconds
+from lossbench.reports.section import Column, Section
 
 VERDICTS = ("FASTER", "SLOWER", "SAME", "UNRESOLVED")
 EXPLAINED = {

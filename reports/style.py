@@ -20,7 +20,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports.naming import each, letter, loss_title
+from lossbench.reports.naming import each, letter, loss_title
 
 COLUMN, DOUBLE = 3.3, 7.0
 """Inches: one column, and two."""

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import bdtr, ndtri, stdtrit
 
-from bench.ratios import Ratio
+from lossbench.bench.comparing.ratios import Ratio
 
 DRIFT = 0.10
 """By how much two sessions of the same code may differ: clocks, neighbours, where memory lies. A

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import losses
+from lossbench import losses
 
 
 def make_global(network: nn.Module, device: str) -> nn.Module:

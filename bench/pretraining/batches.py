@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.pretraining.images import CorruptImageError, Images
-from bench.pretraining.pixels import InMemory
+from lossbench.bench.pretraining.images import CorruptImageError, Images
+from lossbench.bench.pretraining.pixels import InMemory
 
 
 class Batches:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bench.pretraining.config import Config, differences
+from lossbench.bench.pretraining.config import Config, differences
 
 FORMAT = 1
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.pretraining.pixels import InMemory
+from lossbench.bench.pretraining.pixels import InMemory
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE

@@ -2,13 +2,13 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin
 
-import losses
-from bench.options import parse_setting
+from lossbench import losses
+from lossbench.bench.cases import settings as named_settings
 
 ENCODERS = ("resnet18", "resnet50", "vit_s", "vit_b")
 STEMS = ("imagenet", "cifar")
@@ -172,7 +172,7 @@ def spread(
     preset: str,
     losses_: Sequence[str],
     ways: Sequence[str],
-    settings: Sequence[str] = (),
+    settings: Mapping[str, Any],
     **changes: Any,
 ) -> list[Config]:
     """The settings of a preset for each loss and implementation.
@@ -181,20 +181,21 @@ def spread(
         preset: name of it.
         losses_: names of losses.
         ways: names of implementations.
-        settings: ``name=value`` for all of them, or ``loss.name=value`` and
-            ``loss.implementation.name=value`` for a loss alone.
-        **changes: further settings for all of them.
+        settings: ``name`` -> value for all of them, or ``loss.name`` and
+            ``loss.implementation.name`` -> value for a loss alone; text as the type of it.
+        **changes: further settings for all of them; none of 0 or "".
 
     Raises:
         ValueError: as ``from_preset``, or one of them is named twice.
     """
-    own = [text for text in settings if "." in text.partition("=")[0]]
-    shared = parse_settings([text for text in settings if text not in own])
+    changes = {name: value for name, value in changes.items() if value}
+    own = {name: value for name, value in settings.items() if "." in name}
+    shared = typed({name: settings[name] for name in settings if name not in own})
     for name in shared:
         if name in ("loss", "implementation", *changes):
             raise ValueError(f"--set {name}=...: give --{name}, and once")
     shared |= changes
-    parsed = [_of_a_loss(text, losses_, ways) for text in own]
+    parsed = [_of_a_loss(name, value, losses_, ways) for name, value in own.items()]
     configs = []
     for loss, way in itertools.product(losses_, ways):
         kinds: dict[str, dict[str, Any]] = {"hyperparameters": {}, "options": {}}
@@ -208,47 +209,57 @@ def spread(
 
 
 def _of_a_loss(
-    text: str, losses_: Sequence[str], ways: Sequence[str]
+    name: str, value: Any, losses_: Sequence[str], ways: Sequence[str]
 ) -> tuple[str, str, dict[str, Any]]:
-    loss, way, entry = parse_setting(text)
+    loss, way, setting = named_settings.owner(name)
     if loss not in losses_ or way not in ("", *ways):
-        owner = f"{loss}.{way}" if way else loss
-        raise ValueError(f"--set {text}: {owner} is not pretrained here")
-    return loss, way, entry
+        of = f"{loss}.{way}" if way else loss
+        raise ValueError(f"--set {name}={value}: {of} is not pretrained here")
+    return loss, way, {setting: named_settings.value(value)}
 
 
-def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
-    """``name=value`` as settings, of the types that ``Config`` has.
+def typed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of ``Config`` by name; text becomes what its type is.
 
     Raises:
         ValueError: unknown setting, or a value of another type.
     """
-    found: dict[str, Any] = {}
     types = {each.name: each.type for each in fields(Config)}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"--set needs NAME=VALUE such as precision=bf16, got {text!r}")
+    for name in settings:
         losses.pick("setting", name, types)
-        found[name] = _parse(name, types[name], value)
-    return found
+    return {name: _of_type(name, types[name], value) for name, value in settings.items()}
+
+
+def _of_type(name: str, type_: Any, value: Any) -> Any:
+    if get_origin(type_) is dict:
+        raise ValueError(f"--set {name}: give those of a loss as smi.lambda_=2")
+    if isinstance(value, str):
+        return _parse(name, type_, value)
+    if get_origin(type_) is tuple:
+        fits = isinstance(value, Sequence) and {type(each) for each in value} == {int}
+        value = tuple(value) if fits else value
+    else:
+        fits = type(value) is type_ or (type_ is float and type(value) is int)
+    if not fits:
+        raise _type_error(name, type_, value)
+    return value
 
 
 def _parse(name: str, type_: Any, text: str) -> Any:
     if type_ is bool:
         known = {"true": True, "false": False}
         return known[losses.pick(name, text.lower(), known)]
-    if get_origin(type_) is dict:
-        raise ValueError(f"--set {name}: give those of a loss as smi.lambda_=2")
     try:
         if get_origin(type_) is tuple:
             return tuple(int(part) for part in text.split(","))
         return type_(text)
     except ValueError:
-        kind = (
-            "numbers such as 2048,256" if get_origin(type_) else f"a value of type {type_.__name__}"
-        )
-        raise ValueError(f"--set {name}={text}: {kind} needed") from None
+        raise _type_error(name, type_, text) from None
+
+
+def _type_error(name: str, type_: Any, value: Any) -> ValueError:
+    kind = "numbers such as 2048,256" if get_origin(type_) else f"a value of type {type_.__name__}"
+    return ValueError(f"--set {name}={value}: {kind} needed")
 
 
 def differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.pretraining.augmentations import normalised
-from bench.pretraining.images import Images
-from bench.pretraining.pixels import CorruptImageError
+from lossbench.bench.pretraining.augmentations import normalised
+from lossbench.bench.pretraining.images import Images
+from lossbench.bench.pretraining.pixels import CorruptImageError
 
 LABELS_PER_CLASS = 10
 """Of the harder split: all other images are tested on."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from bench.pretraining.pixels import Decoded, optional
+from lossbench.bench.pretraining.pixels import Decoded, optional
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """As in torchvision."""

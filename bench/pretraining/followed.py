@@ -9,14 +9,14 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 
-import losses
-from bench.pretraining.config import Config
-from bench.pretraining.models import Network
-from bench.pretraining.optimizers import make_optimizer
-from bench.pretraining.throughput import state_bytes
-from bench.pretraining.trainer import MIXED
-from bench.trace import Trace, follow
-from losses.devices import as_if_on
+from lossbench import losses
+from lossbench.bench.counting.trace import Trace, follow
+from lossbench.bench.pretraining.config import Config
+from lossbench.bench.pretraining.models import Network
+from lossbench.bench.pretraining.optimizers import make_optimizer
+from lossbench.bench.pretraining.throughput import state_bytes
+from lossbench.bench.pretraining.trainer import MIXED
+from lossbench.losses.devices import as_if_on
 
 
 @dataclass(frozen=True)

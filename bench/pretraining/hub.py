@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.pretraining.pixels import Decoded, optional
+from lossbench.bench.pretraining.pixels import Decoded, optional
 
 
 def open_hub(source: str, place: str, size: int) -> Decoded:

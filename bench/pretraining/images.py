@@ -6,11 +6,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-import losses
-from bench.pretraining.cifar import open_cifar
-from bench.pretraining.folders import open_folder
-from bench.pretraining.hub import open_hub
-from bench.pretraining.pixels import CorruptImageError, InMemory
+from lossbench import losses
+from lossbench.bench.pretraining.cifar import open_cifar
+from lossbench.bench.pretraining.folders import open_folder
+from lossbench.bench.pretraining.hub import open_hub
+from lossbench.bench.pretraining.pixels import CorruptImageError, InMemory
 
 __all__ = ["SOURCES", "CorruptImageError", "Images", "open_images"]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bench.pretraining.config import Config
+from lossbench.bench.pretraining.config import Config
 
 _RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {

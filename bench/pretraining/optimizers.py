@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from bench.pretraining.config import Config
+from lossbench.bench.pretraining.config import Config
 
 MOMENTUM = 0.9
 

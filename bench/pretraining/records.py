@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import losses
-from bench import environment
-from bench.case import Case, input_bytes
-from bench.pretraining.config import Config
-from bench.pretraining.throughput import gradient_bytes, network_macs
+from lossbench import losses
+from lossbench.bench.cases.case import Case, input_bytes
+from lossbench.bench.pretraining.config import Config
+from lossbench.bench.pretraining.throughput import gradient_bytes, network_macs
+from lossbench.bench.records import environment
 
 PASS = "pretrain"
 CODE = ("bench/pretraining/*.py", "bench/pretraining/presets.json")

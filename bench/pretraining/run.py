@@ -7,16 +7,14 @@ from typing import Any
 
 import torch
 
-from bench.ceilings import Ceilings
-from bench.environment import content_hash
-from bench.failures import describe_failure
-from bench.job import ALONE, Job
-from bench.pretraining import throughput
-from bench.pretraining.checkpoint import CheckpointError
-from bench.pretraining.config import Config
-from bench.pretraining.evaluate import evaluate, settle_norms
-from bench.pretraining.models import encoder
-from bench.pretraining.session import (
+from lossbench.bench.comparing.ratios import noise
+from lossbench.bench.predicting.ceilings import Ceilings
+from lossbench.bench.pretraining import throughput
+from lossbench.bench.pretraining.checkpoint import CheckpointError
+from lossbench.bench.pretraining.config import Config
+from lossbench.bench.pretraining.evaluate import evaluate, settle_norms
+from lossbench.bench.pretraining.models import encoder
+from lossbench.bench.pretraining.session import (
     WARM,
     DivergedError,
     Plan,
@@ -26,7 +24,9 @@ from bench.pretraining.session import (
     pretrain,
     pretrain_in_turn,
 )
-from bench.ratios import noise
+from lossbench.bench.records.environment import content_hash
+from lossbench.bench.records.failures import describe_failure
+from lossbench.bench.running.job import ALONE, Job
 
 PAIRS = 5
 """Steps in turn that an interval needs at least."""

@@ -15,18 +15,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bench import environment
-from bench.ceilings import Ceilings
-from bench.devices import HERE
-from bench.failures import guarded
-from bench.links import Link
-from bench.predict import Device, Predictor, predict_times
-from bench.pretraining.config import Config
-from bench.pretraining.followed import Followed, follow_network
-from bench.pretraining.steps import Step
-from bench.pretraining.throughput import schedule
-from bench.trace import Trace
-from bench.work import Work
+from lossbench.bench.counting.trace import Trace
+from lossbench.bench.counting.work import Work
+from lossbench.bench.predicting.ceilings import Ceilings
+from lossbench.bench.predicting.devices import HERE
+from lossbench.bench.predicting.links import Link
+from lossbench.bench.predicting.predict import Device, Predictor, predict_times
+from lossbench.bench.pretraining.config import Config
+from lossbench.bench.pretraining.followed import Followed, follow_network
+from lossbench.bench.pretraining.steps import Step
+from lossbench.bench.pretraining.throughput import schedule
+from lossbench.bench.records import environment
+from lossbench.bench.records.failures import guarded
 
 PARTS = ("network", "optimizer", "loss", "communication", "gradient_reduction")
 """Of a step; ``communication`` is the loss's."""

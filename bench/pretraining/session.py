@@ -10,15 +10,16 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from bench import nvml
-from bench.job import ALONE, Job
-from bench.memory import peak_and_result
-from bench.pretraining import checkpoint, throughput
-from bench.pretraining.batches import Batches
-from bench.pretraining.config import Config
-from bench.pretraining.evaluate import check_labels
-from bench.pretraining.images import open_images
-from bench.pretraining.trainer import Trainer
+from lossbench.bench.measuring import nvml
+from lossbench.bench.measuring.memory import peak_and_result
+from lossbench.bench.pretraining import checkpoint, throughput
+from lossbench.bench.pretraining.batches import Batches
+from lossbench.bench.pretraining.config import Config
+from lossbench.bench.pretraining.evaluate import check_labels
+from lossbench.bench.pretraining.images import open_images
+from lossbench.bench.pretraining.trainer import Trainer
+from lossbench.bench.running.job import ALONE, Job
+from lossbench.losses import pick
 
 WARM = 3
 """Steps that pay for warming up, and for looking at memory; they are not timed."""
@@ -48,6 +49,12 @@ class Plan:
     every: int = 0
     on_nan: str = "stop"
     evaluate: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        pick("--on-nan", self.on_nan, ON_NAN)
 
 
 class Progress(Protocol):

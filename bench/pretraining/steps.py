@@ -1,16 +1,15 @@
 """Steps of pretraining jobs, chosen by lists: what is predicted for any number of devices."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import losses
-from bench.case import LIMIT, Case
-from bench.console import parse_list
-from bench.options import parse_numbers
-from bench.pretraining import records
-from bench.pretraining.config import Config, spread
+from lossbench import losses
+from lossbench.bench.cases.case import LIMIT, Case
+from lossbench.bench.cases.selection import NONE, present_device
+from lossbench.bench.pretraining import records
+from lossbench.bench.pretraining.config import Config, spread
 
 
 @dataclass(frozen=True)
@@ -41,44 +40,52 @@ class Step:
 
 def select_steps(
     preset: str,
-    device: str,
     *,
-    loss: str | None = None,
-    implementation: str | None = None,
-    batch: str | None = None,
-    world: str | None = None,
-    distribution: str | None = None,
-    set_: Sequence[str] = (),
+    loss: Sequence[str] = (),
+    implementation: Sequence[str] = (),
+    batch: Sequence[int] = (),
+    world: Sequence[int] = (),
+    distribution: Sequence[str] = (),
+    settings: Mapping[str, Any] = NONE,
+    device: str | None = None,
+    there: str = "",
+    **others: Any,
 ) -> list[Step]:
-    """Steps of a preset, for each of the values that comma-separated lists name.
+    """Steps of a preset, for each of the values that are listed.
 
     Args:
-        preset: settings.
-        device: "cpu" or "cuda".
+        preset: name of published settings.
         loss: default: all that the distribution is known of.
         implementation: default: auto.
         batch: samples per device; default: the preset's.
         world: numbers of devices; default: 1.
         distribution: default: local.
-        set_: settings as NAME=VALUE.
+        settings: as ``pretraining.config.spread`` takes them.
+        device: "cpu" or "cuda"; default: cuda if there is one.
+        there: a device that need not be here, in place of ``device``.
+        **others: what chooses cases, but says nothing of steps: must be empty.
 
     Raises:
         ValueError: a value that no step accepts.
     """
-    ways = parse_list("--implementation", implementation or "auto")
-    batches = [{"batch": number} for number in parse_numbers("--batch", batch)] or [{}]
-    if any(text.startswith("distribution=") for text in set_):
+    for name in others:
+        if others[name]:
+            raise ValueError(
+                f"a preset says what a step is: leave --{name.strip('_')} out, or --set it"
+            )
+    if "distribution" in settings:
         raise ValueError("give --distribution, not --set distribution=...")
-    spreads = parse_list("--distribution", distribution or "local")
+    ways, sizes = implementation or ["auto"], [{"batch": number} for number in batch] or [{}]
     configs: list[Config] = []
-    for how, size in itertools.product(spreads, batches):
-        named = parse_list("--loss", loss) if loss else _having(how)
-        configs += spread(preset, named, ways, set_, **size, distribution=how)
-    worlds = dict.fromkeys(parse_numbers("--world", world) or [1])
+    for how, size in itertools.product(distribution or ["local"], sizes):
+        named = loss or _having(how)
+        configs += spread(preset, named, ways, settings, **size, distribution=how)
+    worlds = dict.fromkeys(world or [1])
     for number in worlds:
         if not 1 <= number < LIMIT:
             raise ValueError(f"world must be at least 1 and below 2^31, got {number}")
-    return [Step(config, number, device) for config in configs for number in worlds]
+    where = there or present_device(device)
+    return [Step(config, number, where) for config in configs for number in worlds]
 
 
 def _having(distribution: str) -> list[str]:

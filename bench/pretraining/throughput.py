@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-import losses
-from bench.ceilings import Ceilings
-from bench.memory import peak_bytes
-from bench.pretraining.config import Config
-from bench.pretraining.models import Network
-from bench.pretraining.phases import PHASES
-from bench.pretraining.trainer import MIXED
-from bench.timing import make_call, summarise
+from lossbench import losses
+from lossbench.bench.cases.calls import make_call
+from lossbench.bench.measuring.memory import peak_bytes
+from lossbench.bench.measuring.phases import PHASES
+from lossbench.bench.measuring.timing import summarise
+from lossbench.bench.predicting.ceilings import Ceilings
+from lossbench.bench.pretraining.config import Config
+from lossbench.bench.pretraining.models import Network
+from lossbench.bench.pretraining.trainer import MIXED
 
 LOSS_PHASES = ("communication", "loss_forward", "loss_backward")
 """What would not be there without the loss."""

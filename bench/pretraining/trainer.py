@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import losses
-from bench.job import ALONE, Job
-from bench.pretraining.augmentations import TwoViews
-from bench.pretraining.batch_norm import make_global
-from bench.pretraining.config import Config
-from bench.pretraining.models import Network
-from bench.pretraining.optimizers import make_optimizer, set_rate
-from bench.pretraining.phases import PhaseClock
-from losses.collectives import World
-from losses.distributed import distribute
+from lossbench import losses
+from lossbench.bench.measuring.phases import PhaseClock
+from lossbench.bench.pretraining.augmentations import TwoViews
+from lossbench.bench.pretraining.batch_norm import make_global
+from lossbench.bench.pretraining.config import Config
+from lossbench.bench.pretraining.models import Network
+from lossbench.bench.pretraining.optimizers import make_optimizer, set_rate
+from lossbench.bench.running.job import ALONE, Job
+from lossbench.losses.collectives import World
+from lossbench.losses.distributed import distribute
 
 MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """What mixed precision computes most of the network in."""

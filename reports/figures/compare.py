@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from reports import style, unpaired
-from reports.compare import CASE, mean_ratio, open_sides
+from lossbench.reports import style, unpaired
+from lossbench.reports.compare import CASE, mean_ratio, open_sides
 
 SHOWN = ["subject", "line", "dim", "loss_batch"]
 PANEL = ["subject", "mark"]

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-import losses
-from losses.auto import choose
-from reports import style
+from lossbench import losses
+from lossbench.losses.auto import choose
+from lossbench.reports import style
 
 BATCHES = [2**k for k in range(4, 15)]
 DIMS = [2**k for k in range(6, 15)]

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reports import style
+from lossbench.reports import style
 
 TRIALS = ["panel", "limit", "line", "dim"]
 WIDTH = 0.7

@@ -4,8 +4,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import style
-from reports.figures.scaling import Quantity, against_batch
+from lossbench.reports import style
+from lossbench.reports.figures.scaling import Quantity, against_batch
 
 DEVICES = (8 * 10**9, 24 * 10**9, 80 * 10**9)
 """Bytes of GPUs of three kinds, far enough apart for their names."""

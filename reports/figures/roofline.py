@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.runfile import RunFileWarning
-from reports import style
+from lossbench.bench.records.runfile import RunFileWarning
+from lossbench.reports import style
 
 PRECISIONS = {"ieee": "float32", "tf32": "tf32", "bf16": "bfloat16"}
 """What a calibration calls the precisions of products."""

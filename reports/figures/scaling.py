@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from reports import published, style
-from reports.tables.efficiency import BATCH, DIM, WORLD
+from lossbench.reports import published, style
+from lossbench.reports.tables.efficiency import BATCH, DIM, WORLD
 
 PANEL = ["panel", "dim"]
 PREDICTED: style.Look = {**style.HOLLOW, "linestyle": (0, (4, 2))}

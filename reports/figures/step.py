@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from reports import style
-from reports.naming import implementation, loss_title
-from reports.tables.throughput import is_seen, timed
+from lossbench.reports import style
+from lossbench.reports.naming import implementation, loss_title
+from lossbench.reports.tables.throughput import is_seen, timed
 
 HEIGHT = 2.1
 """Inches of a panel with five bars."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.section import Column, Section
+from lossbench.reports.section import Column, Section
 
 
 def build(records: pd.DataFrame) -> Sequence[Section]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reports import style
-from reports.naming import each, loss_title, megabytes, milliseconds
-from reports.section import Column, Section
+from lossbench.reports import style
+from lossbench.reports.naming import each, loss_title, megabytes, milliseconds
+from lossbench.reports.section import Column, Section
 
 ORDER = ("local", "gather", "allreduce", "gram")
 NUMBERS = ("macs_cost_model", "communicated_bytes", "communication_ms")
@@ -21,7 +21,7 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
 
     Args:
         records: records of cases of several devices: counted by ``lossbench run`` or, with their
-            time, measured by ``torchrun -m bench run``.
+            time, measured by ``torchrun -m lossbench run``.
 
     Raises:
         ValueError: no record is of several devices.
@@ -30,7 +30,9 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
     rows = records[(records["world"] > 1) & (records["pass"] != "pretrain")]
     rows = rows[rows["macs_cost_model"].notna() & (rows["contender"] == "")]
     if rows.empty:
-        raise ValueError("no record of several devices; run torchrun -m bench run --world W first")
+        raise ValueError(
+            "no record of several devices; run torchrun -m lossbench run --world W first"
+        )
     groups = rows.groupby(SHAPE, sort=False)
     return [_section(own) for _, own in groups]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from reports import published
-from reports.comparison import compare, interval, threshold
-from reports.naming import each, implementation, loss_title, megabytes, milliseconds
-from reports.section import Column, Section
+from lossbench.reports import published
+from lossbench.reports.comparison import compare, interval, threshold
+from lossbench.reports.naming import each, implementation, loss_title, megabytes, milliseconds
+from lossbench.reports.section import Column, Section
 
 BATCH, DIM, WORLD = 2048, 8192, 8
 GATHERED, LOCAL = f"{BATCH} gathered", f"{WORLD} x {BATCH // WORLD} local"

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reports.comparison import compare, interval, threshold
-from reports.naming import each, implementation, loss_title, megabytes, milliseconds
-from reports.section import Column, Section
-from reports.tables.efficiency import DIM, LAYOUTS, WORLD, published_shape
+from lossbench.reports.comparison import compare, interval, threshold
+from lossbench.reports.naming import each, implementation, loss_title, megabytes, milliseconds
+from lossbench.reports.section import Column, Section
+from lossbench.reports.tables.efficiency import DIM, LAYOUTS, WORLD, published_shape
 
 
 def build(records: pd.DataFrame) -> Sequence[Section]:

@@ -5,9 +5,16 @@ from typing import Any
 
 import pandas as pd
 
-from reports.comparison import compare, interval, threshold
-from reports.naming import each, implementation, loss_title, megabytes, milliseconds, shape
-from reports.section import Column, Section
+from lossbench.reports.comparison import compare, interval, threshold
+from lossbench.reports.naming import (
+    each,
+    implementation,
+    loss_title,
+    megabytes,
+    milliseconds,
+    shape,
+)
+from lossbench.reports.section import Column, Section
 
 KINDS = ("random", "aligned", "collapsed")
 LOSS = Column("loss", left=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from reports.section import Column, Section
+from lossbench.reports.section import Column, Section
 
 SHAPE = ["loss", "variant", "loss_batch", "dim", "dtype", "pass", "inputs", "machine"]
 APART = 1.1

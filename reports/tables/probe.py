@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reports.naming import implementation, loss_title
-from reports.section import Column, Section
+from lossbench.reports.naming import implementation, loss_title
+from lossbench.reports.section import Column, Section
 
 KIND = ["machine", "pretrain_encoder", "pretrain_data", "pretrain_epochs", "batch"]
 JUDGES = {"probe": "linear probe", "knn": "k-NN"}

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from reports.naming import each, implementation, loss_title, milliseconds
-from reports.section import Column, Section
-from reports.tables.throughput import timed
+from lossbench.reports.naming import each, implementation, loss_title, milliseconds
+from lossbench.reports.section import Column, Section
+from lossbench.reports.tables.throughput import timed
 
 PARTS = {
     "network": ("encoder_forward_ms", "projector_forward_ms", "backward_ms"),

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reports.comparison import compare, interval, threshold
-from reports.naming import each, loss_title, megabytes, milliseconds, shape
-from reports.section import Column, Section
-from reports.tables.implementations import LOSS, SHAPE
+from lossbench.reports.comparison import compare, interval, threshold
+from lossbench.reports.naming import each, loss_title, megabytes, milliseconds, shape
+from lossbench.reports.section import Column, Section
+from lossbench.reports.tables.implementations import LOSS, SHAPE
 
 
 def build(records: pd.DataFrame) -> Sequence[Section]:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reports.comparison import compare, interval
-from reports.naming import each, implementation, loss_title, megabytes, milliseconds
-from reports.section import Column, Section
-from reports.style import numbers
+from lossbench.reports.comparison import compare, interval
+from lossbench.reports.naming import each, implementation, loss_title, megabytes, milliseconds
+from lossbench.reports.section import Column, Section
+from lossbench.reports.style import numbers
 
 PASS = "pretrain"
 FREE = ("loss", "implementation", "hyperparameters", "options", "distribution", "seed")

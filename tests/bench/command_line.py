@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from unittest import mock
 
-from bench.cli import main
+from lossbench.bench.interface.cli import main
 
 QUIET = {name: value for name, value in os.environ.items() if name != "CI"}
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ def run_alone(command: list[str], folder: Path) -> subprocess.CompletedProcess[s
 
 
 def lossbench(*arguments: str, env=QUIET, **options) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench", *arguments]
+    command = [sys.executable, "-m", "lossbench", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=env, **options)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench import sweep
-from bench.ceilings import Ceilings
+from lossbench.bench.predicting.ceilings import Ceilings
+from lossbench.bench.running import sweep
 
 CEILINGS = Ceilings({"float64": 1e6, "float32": 1e6, "bfloat16": 1e6}, [(1, 1e6)], 1.0)
 """Of a device that is faster than any: no time is below its floor."""

@@ -4,8 +4,8 @@ import os
 import signal
 from pathlib import Path
 
-from bench import runfile
-from bench.runfile import Writer
+from lossbench.bench.records import runfile
+from lossbench.bench.records.runfile import Writer
 
 GPU = "gpu of the nodes"
 

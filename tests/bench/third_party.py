@@ -5,7 +5,7 @@ import os
 import torch
 from torch import Tensor
 
-import losses
+from lossbench import losses
 
 FACTOR = 0.025
 """What the Barlow Twins of another library multiply the loss by."""

@@ -4,7 +4,8 @@ import os
 
 import torch
 
-from bench import cli, distributed, job
+from lossbench.bench.interface import cli
+from lossbench.bench.running import distributed, job
 
 right = distributed._loss
 

@@ -6,8 +6,8 @@
 import pytest
 import torch
 
-from bench.case import Case
-from bench.suites import Grid
+from lossbench.bench.cases.case import Case
+from lossbench.bench.cases.suites import Grid
 
 CASES = list(
     Grid(

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.paired import time_ratio
-from bench.pretraining import records
-from bench.pretraining.batches import Batches
-from bench.pretraining.config import from_preset
-from bench.pretraining.images import open_images
-from bench.pretraining.trainer import Trainer
+from lossbench.bench.comparing.paired import time_ratio
+from lossbench.bench.pretraining import records
+from lossbench.bench.pretraining.batches import Batches
+from lossbench.bench.pretraining.config import from_preset
+from lossbench.bench.pretraining.images import open_images
+from lossbench.bench.pretraining.trainer import Trainer
 
 OVERHEAD = 1.01
 """Time of our step over that of a bare loop; more is claimed only when the whole interval is."""
@@ -30,6 +30,7 @@ def bare_step(trainer: Trainer, batches: Batches) -> Tensor:
     return value.detach()
 
 
+@pytest.mark.lossbench
 @pytest.mark.parametrize("loss", ["smi", "barlow_twins"])
 def test_step(benchmark, loss):
     config = from_preset("digits", loss=loss, implementation="gram", batch=64)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import kernels  # noqa: F401 - registers its implementations
-import losses
+import lossbench.kernels  # noqa: F401 - registers its implementations
+from lossbench import losses
 
 ROOT = Path(__file__).parents[2]
 FUSED = [name for name in losses.names() if "triton" in losses.spec(name).fused]
@@ -18,7 +18,8 @@ sys.modules["triton"] = None
 import importlib.util
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "triton" else found(name, *rest)
-import torch, losses, kernels
+import torch
+from lossbench import kernels, losses
 views = torch.randn(4, 8), torch.randn(4, 8)
 for name in losses.names():
     losses.create(name)(*views)

@@ -3,7 +3,7 @@ import torch
 from embeddings import eager
 from oracles import ORACLES
 
-import losses
+from lossbench import losses
 
 IMPLEMENTATIONS = [
     (name, implementation) for name in sorted(ORACLES) for implementation in eager(name)

@@ -12,9 +12,9 @@ from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import losses
-from losses.collectives import World
-from losses.distributed import distribute, distributions
+from lossbench import losses
+from lossbench.losses.collectives import World
+from lossbench.losses.distributed import distribute, distributions
 
 INPUTS = 7
 """Width of what the small model of the end-to-end cases is given."""

@@ -9,7 +9,7 @@ import torch
 from hypothesis import settings, strategies
 from torch import Tensor
 
-import losses
+from lossbench import losses
 
 # No deadline, no memory of earlier runs: the outcome depends on the code alone.
 repeatable = settings(deadline=None, derandomize=True, database=None, max_examples=30)
@@ -44,7 +44,7 @@ def small_blocks(gram_side: int, cached_elements: int = 2**18) -> Iterator[None]
     with ExitStack() as stack:
         for module in ("cross_norm", "nt_xent", "smi"):
             stack.enter_context(mock.patch(f"losses.{module}.GRAM_SIDE", gram_side))
-        stack.enter_context(mock.patch("losses.rows.CACHED_ELEMENTS", cached_elements))
+        stack.enter_context(mock.patch("lossbench.losses.rows.CACHED_ELEMENTS", cached_elements))
         yield
 
 

@@ -26,7 +26,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-import losses
+from lossbench import losses
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 SLACK = 8
@@ -126,12 +126,14 @@ def before_cancellation(dtype: torch.dtype) -> Iterator[None]:
         return [(view - view.mean(dim=0).detach()) / (var + hp.eps).sqrt() for view, var in pairs]
 
     replaced: dict[str, Callable] = {
-        "losses.smi.unit_rows": unit_rows,
-        "losses.nt_xent.unit_rows": unit_rows,
-        "losses.nt_xent.functional.cross_entropy": lambda s, positive: s.logsumexp(1).mean(),
-        "losses.barlow_twins._standardised": standardised,
-        "losses.barlow_twins.off_diagonal": lambda matrix: matrix,
-        "losses.vicreg.off_diagonal": lambda matrix: matrix,
+        "lossbench.losses.smi.unit_rows": unit_rows,
+        "lossbench.losses.nt_xent.unit_rows": unit_rows,
+        "lossbench.losses.nt_xent.functional.cross_entropy": lambda s, positive: s.logsumexp(
+            1
+        ).mean(),
+        "lossbench.losses.barlow_twins._standardised": standardised,
+        "lossbench.losses.barlow_twins.off_diagonal": lambda matrix: matrix,
+        "lossbench.losses.vicreg.off_diagonal": lambda matrix: matrix,
     }
     with ExitStack() as stack:
         for name, function in replaced.items():

@@ -5,9 +5,9 @@ import torch
 from embeddings import eager, random_views, value_and_gradients
 from hypothesis import given, settings, strategies
 
-import losses
-from losses import auto
-from losses.auto import choose
+from lossbench import losses
+from lossbench.losses import auto
+from lossbench.losses.auto import choose
 
 ALL = pytest.mark.parametrize("name", losses.names())
 

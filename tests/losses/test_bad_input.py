@@ -6,7 +6,7 @@ import pytest
 import torch
 from embeddings import random_views, with_implementation, workspace
 
-import losses
+from lossbench import losses
 
 GOOD = torch.zeros(4, 3)
 

@@ -5,7 +5,7 @@ import torch
 from embeddings import eager, random_views, value_and_gradients
 from oracles import barlow_twins as official
 
-import losses
+from lossbench import losses
 
 DEFAULT_EPS = 1e-5
 

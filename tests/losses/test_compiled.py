@@ -15,7 +15,7 @@ from embeddings import (
     with_implementation,
 )
 
-import losses
+from lossbench import losses
 
 # The compiler warns of its own deprecated calls.
 pytestmark = pytest.mark.filterwarnings("ignore")

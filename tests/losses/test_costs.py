@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-import losses
-from bench.memory import peak_bytes
+from lossbench import losses
+from lossbench.bench.measuring.memory import peak_bytes
 
 DIM, GLOBAL_BATCH, LOCAL_BATCH, DEVICES = 8192, 2048, 256, 8
 

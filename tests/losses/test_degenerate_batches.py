@@ -13,7 +13,7 @@ from embeddings import (
 from hypothesis import given, strategies
 from oracles import smi as smi_oracle
 
-import losses
+from lossbench import losses
 
 
 @pytest.mark.parametrize("batch", degenerate_batches())

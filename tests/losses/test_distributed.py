@@ -18,8 +18,13 @@ from distributed_worker import (
 from embeddings import relative_error, value_and_gradients
 from oracles import ORACLES
 
-import losses
-from losses.distributed import DISTRIBUTIONS, communicated_bytes, distribute, distributions
+from lossbench import losses
+from lossbench.losses.distributed import (
+    DISTRIBUTIONS,
+    communicated_bytes,
+    distribute,
+    distributions,
+)
 
 TOLERANCE = 1e-10
 EXACT = [case for case in cases() if case.distribution != "local"]

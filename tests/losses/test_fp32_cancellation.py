@@ -8,7 +8,7 @@ import torch
 from embeddings import eager, random_views, relative_error, value_and_gradients
 from oracles import nt_xent, smi
 
-import losses
+from lossbench import losses
 
 SMI = eager("smi")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from embeddings import eager, random_views
 
-import losses
+from lossbench import losses
 
 SMI_OPTIONS = list(
     itertools.product(

@@ -9,7 +9,7 @@ import torch
 from embeddings import eager, random_views, small_blocks, value_and_gradients, workspace
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import losses
+from lossbench import losses
 
 HAND_WRITTEN = [(n, each) for n in losses.names() for each in eager(n) if each != "reference"]
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_}
@@ -217,7 +217,7 @@ def test_precision_is_restored_after_an_error(rough_products, monkeypatch):
     def fail(*args):
         raise MemoryError
 
-    monkeypatch.setattr("losses.cross_norm.symmetric_gram", fail)
+    monkeypatch.setattr("lossbench.losses.cross_norm.symmetric_gram", fail)
     with pytest.raises(MemoryError):
         create("vicreg", "gram")(*leaves())
     assert torch.get_float32_matmul_precision() == rough_products

@@ -14,7 +14,7 @@ from embeddings import (
 from hypothesis import given, settings, strategies
 from rounding import assert_close_to, outcome, permitted_errors
 
-import losses
+from lossbench import losses
 
 DTYPES = [torch.float64, torch.float32]
 FAST = {name: [each for each in eager(name) if each != "reference"] for name in losses.names()}

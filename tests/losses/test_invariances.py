@@ -5,7 +5,7 @@ import torch
 from embeddings import eager, repeatable, seeds, value_and_gradients, view_pairs
 from hypothesis import given
 
-import losses
+from lossbench import losses
 
 # NT-Xent is a difference of numbers of size 1 / T = 10, hence the absolute part.
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}

@@ -7,7 +7,7 @@ from embeddings import eager, random_views, value_and_gradients
 from oracles import nt_xent as cross_entropy
 from pytorch_metric_learning.losses import NTXentLoss
 
-import losses
+from lossbench import losses
 
 TEMPERATURES = [0.05, 0.1, 0.5, 3.0]
 SHAPES = [(2, 2), (2, 33), (16, 5), (24, 64)]

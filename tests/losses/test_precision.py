@@ -4,7 +4,7 @@ import pytest
 import torch
 from embeddings import random_views, value_and_gradients
 
-import losses
+from lossbench import losses
 
 
 def test_bf16_products_are_those_of_autocast():

@@ -10,8 +10,8 @@ import torch
 from embeddings import random_views
 from oracles import ORACLES
 
-import losses
-from losses import registry
+from lossbench import losses
+from lossbench.losses import registry
 
 ROOT = Path(losses.__file__).parents[1]
 
@@ -152,20 +152,21 @@ def test_second_implementation(throw_away):
 def test_losses_need_torch_alone():
     """Whatever ``import losses`` loads beyond torch is the standard library's or its own."""
     code = (
-        "import sys, torch; before = set(sys.modules); import losses;"
+        "import sys, torch; before = set(sys.modules); import lossbench.losses;"
         "print(*{name.split('.')[0] for name in set(sys.modules) - before}"
         " - set(sys.stdlib_module_names))"
     )
     output = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout
-    assert output.split() == ["losses"]
+    assert output.split() == ["lossbench"]
 
 
 def test_losses_load_no_heavy_package():
     heavy = {"fvcore", "matplotlib", "pandas", "rich", "scipy", "sklearn", "triton", "typer"}
-    heavy |= {"bench", "kernels", "reports", "pytorch_metric_learning", "tabulate"}
-    code = "import sys, losses; print(*{name.split('.')[0] for name in sys.modules})"
+    heavy |= {"pytorch_metric_learning", "tabulate"}
+    heavy |= {f"lossbench.{name}" for name in ("bench", "kernels", "reports", "python")}
+    code = "import sys, lossbench.losses; print(*sys.modules)"
     output = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import losses
+from lossbench import losses
 
 SHARES = [
     (loss, form, world)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from embeddings import eager, orthonormal_rows, random_views
 
-import losses
+from lossbench import losses
 
 
 @pytest.fixture(scope="module", params=eager("smi"))

@@ -5,7 +5,7 @@ import torch
 from embeddings import random_views, value_and_gradients
 from oracles import spectral_contrastive
 
-import losses
+from lossbench import losses
 
 
 @pytest.mark.parametrize("mu", [0.5, 1.0, 40.0, 1e4])

@@ -6,7 +6,7 @@ from embeddings import eager, random_views, value_and_gradients
 from oracles import vicreg as official
 from pytorch_metric_learning.losses import VICRegLoss
 
-import losses
+from lossbench import losses
 
 SHAPES = [(2, 2), (2, 33), (64, 8), (16, 48), (5, 1)]
 

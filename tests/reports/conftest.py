@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.counting import count
-from bench.runfile import SCHEMA
-from bench.suites import suite
+from lossbench.bench.cases.suites import suite
+from lossbench.bench.counting.counting import count
+from lossbench.bench.records.runfile import SCHEMA
 
 ENVIRONMENT = {"cpu": "Test CPU", "threads": 2, "torch": "2.13.0"}
 HEADER = {

@@ -7,7 +7,7 @@ import sys
 import warnings
 from unittest import mock
 
-from reports.cli import main
+from lossbench.reports.cli import main
 
 
 def case(key: str, implementation: str = "reference", **fields) -> dict:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from made_up import case, lossreport, measured
 
-from reports.compare import CASE, mean_ratio, open_sides, pair
-from reports.naming import letter
-from reports.records import load
-from reports.section import FORMS
+from lossbench.reports.compare import CASE, mean_ratio, open_sides, pair
+from lossbench.reports.naming import letter
+from lossbench.reports.records import load
+from lossbench.reports.section import FORMS
 
 RESULTS = Path(__file__).parents[2] / "reports" / "results"
 RUNS = sorted(RESULTS.glob("*/*.jsonl"))
@@ -333,7 +333,7 @@ def test_names_of_many_runs():
 @pytest.mark.parametrize("arguments", [["--help"], [str(run) for run in OVERLAPPING[:2]]])
 def test_comparing_needs_no_torch(arguments):
     code = (
-        "import sys\nfrom reports.cli import main\n"
+        "import sys\nfrom lossbench.reports.cli import main\n"
         f"sys.argv = ['lossreport', 'compare', *{arguments!r}]\n"
         "try: main()\nexcept SystemExit as stop: assert stop.code in (0, None)\n"
         "assert 'torch' not in sys.modules\n"

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from made_up import case, measured
 
-from reports import style
-from reports.figures import crossover
-from reports.page import make_figure
-from reports.records import load
+from lossbench.reports import style
+from lossbench.reports.figures import crossover
+from lossbench.reports.page import make_figure
+from lossbench.reports.records import load
 
 RESULTS = Path(__file__).parents[2] / "reports/results/amd-epyc-2-cores"
 
@@ -114,7 +114,7 @@ def entries(figure):
 )
 def test_bad_usage_is_one_line(run, arguments, message):
     arguments = [str(run) if argument == "RUN" else argument for argument in arguments]
-    command = [sys.executable, "-m", "reports", "figure", *arguments]
+    command = [sys.executable, "-m", "lossbench.reports", "figure", *arguments]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
     assert message in result.stderr

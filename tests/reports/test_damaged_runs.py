@@ -10,12 +10,12 @@ from pathlib import Path
 
 from made_up import case, measured
 
-from bench.runfile import RunFileWarning
-from reports.compare import NoCommonCaseError, open_sides, pair
-from reports.page import make_table
-from reports.records import open_run
-from reports.section import render
-from reports.side_by_side import build
+from lossbench.bench.records.runfile import RunFileWarning
+from lossbench.reports.compare import NoCommonCaseError, open_sides, pair
+from lossbench.reports.page import make_table
+from lossbench.reports.records import open_run
+from lossbench.reports.section import render
+from lossbench.reports.side_by_side import build
 
 MUTATIONS = 1000
 STRANGE = (

@@ -3,9 +3,9 @@
 import pytest
 from made_up import case, measured
 
-from reports.page import make_table
-from reports.records import load
-from reports.tables import devices, frontier, predictions
+from lossbench.reports.page import make_table
+from lossbench.reports.records import load
+from lossbench.reports.tables import devices, frontier, predictions
 
 CALIBRATION = {
     "gemm_gflops": {"float32": 100.0, "bfloat16": 400.0},

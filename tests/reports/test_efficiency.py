@@ -6,9 +6,9 @@ import io
 import pandas as pd
 import pytest
 
-from reports.page import make_table
-from reports.records import load
-from reports.tables.efficiency import build
+from lossbench.reports.page import make_table
+from lossbench.reports.records import load
+from lossbench.reports.tables.efficiency import build
 
 KEYS = ("key", "status", "reason", "loss", "implementation", "pass", "dtype", "inputs")
 PUBLISHED = {"Barlow Twins": "137.43", "VICReg": "274.87", "NT-Xent": "103.07", "SMI": "12.88"}

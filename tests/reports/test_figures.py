@@ -9,12 +9,12 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-import losses
-from bench.runfile import RunFileWarning
-from reports import style
-from reports.figures import compare, crossover, frontier, memory, roofline, scaling
-from reports.page import make_figure
-from reports.records import load
+from lossbench import losses
+from lossbench.bench.records.runfile import RunFileWarning
+from lossbench.reports import style
+from lossbench.reports.figures import compare, crossover, frontier, memory, roofline, scaling
+from lossbench.reports.page import make_figure
+from lossbench.reports.records import load
 
 FIGURES = {
     module.__name__.rpartition(".")[2]: module
@@ -425,7 +425,7 @@ def test_title_panels_and_legend_do_not_overlap(drawn, name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_same_run_gives_the_same_file(drawn, name, tmp_path, monkeypatch):
-    monkeypatch.setattr("reports.page.load", lambda runs: drawn)
+    monkeypatch.setattr("lossbench.reports.page.load", lambda runs: drawn)
     monkeypatch.setattr(compare, "read", lambda runs: drawn)
     for file in ("one.svg", "two.svg"):
         make_figure(name, [], tmp_path / file)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import case, lossreport, measured
 
-from bench.runfile import RunFileError, RunFileWarning
-from reports.compare import open_sides, pair
-from reports.foreign import recognises
-from reports.records import load, open_run
+from lossbench.bench.records.runfile import RunFileError, RunFileWarning
+from lossbench.reports.compare import open_sides, pair
+from lossbench.reports.foreign import recognises
+from lossbench.reports.records import load, open_run
 
 HEADER = "loss,implementation,batch,dim,dtype,pass,ms"
 LINE = "smi,reference,8,16,float32,step,{}"

@@ -2,11 +2,11 @@
 
 import pytest
 
-from bench.case import Case
-from bench.counting import count
-from reports.page import make_table
-from reports.records import load
-from reports.tables import kernels
+from lossbench.bench.cases.case import Case
+from lossbench.bench.counting.counting import count
+from lossbench.reports.page import make_table
+from lossbench.reports.records import load
+from lossbench.reports.tables import kernels
 
 SHAPE = {"batch": 2048, "dim": 64, "dtype": "bfloat16", "device": "cuda"}
 WAYS = {

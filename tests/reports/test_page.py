@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.page import make_table, refresh
+from lossbench.reports.page import make_table, refresh
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("*.md", "docs/**/*.md", "kernels/*.md", "reports/**/*.md")
@@ -20,7 +20,7 @@ PAGES = [
 
 
 def lossreport(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "reports", *arguments]
+    command = [sys.executable, "-m", "lossbench.reports", *arguments]
     return subprocess.run(command, capture_output=True, text=True)
 
 

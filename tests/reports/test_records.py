@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import case, measured
 
-from bench.runfile import SCHEMA, Run, RunFileError
-from reports.records import load, merge, to_frame
+from lossbench.bench.records.runfile import SCHEMA, Run, RunFileError
+from lossbench.reports.records import load, merge, to_frame
 
 
 def header(created: str) -> dict:

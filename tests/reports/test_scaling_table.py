@@ -3,8 +3,8 @@
 import pytest
 from made_up import case, lossreport, measured
 
-from reports.records import load
-from reports.tables import scaling
+from lossbench.reports.records import load
+from lossbench.reports.tables import scaling
 
 MEASURED = {
     **{"data_ms": 1.0, "augmentation_ms": 2.0, "encoder_forward_ms": 30.0, "backward_ms": 60.0},

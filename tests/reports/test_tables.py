@@ -3,11 +3,11 @@
 import pandas as pd
 import pytest
 
-from bench.case import Case
-from bench.counting import count
-from reports.page import make_table
-from reports.records import load
-from reports.tables import fair, implementations, third_parties
+from lossbench.bench.cases.case import Case
+from lossbench.bench.counting.counting import count
+from lossbench.reports.page import make_table
+from lossbench.reports.records import load
+from lossbench.reports.tables import fair, implementations, third_parties
 
 TIMES = {"reference": 100.0, "gram": 20.0, "chunked": 21.0, "compiled": 90.0}
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports import unpaired
+from lossbench.reports import unpaired
 
 MIRRORED = {"FASTER": "SLOWER", "SLOWER": "FASTER"}
 times = st.floats(0.001, 1e6)

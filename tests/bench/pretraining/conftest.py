@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench.pretraining.config import from_preset
-from bench.timing import one_thread
+from lossbench.bench.measuring.timing import one_thread
+from lossbench.bench.pretraining.config import from_preset
 
 SMALL = {"batch": 8, "projector": (32, 16), "image_size": 8, "epochs": 2}
 

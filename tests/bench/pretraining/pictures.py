@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.pretraining.images import open_images
+from lossbench.bench.pretraining.images import open_images
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.pretraining.augmentations import MEAN, PIPELINES, STD, TwoViews, normalised
+from lossbench.bench.pretraining.augmentations import MEAN, PIPELINES, STD, TwoViews, normalised
 
 
 def images(count=8, size=40):

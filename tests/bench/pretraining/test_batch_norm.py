@@ -6,8 +6,8 @@ from torch import distributed as dist
 from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import losses
-from bench.pretraining.batch_norm import make_global
+from lossbench import losses
+from lossbench.bench.pretraining.batch_norm import make_global
 
 BATCH = 6
 """Samples of each process."""

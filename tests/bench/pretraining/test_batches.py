@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings, strategies
 from PIL import Image
 
-from bench.pretraining.batches import Batches, epoch_order
-from bench.pretraining.images import CorruptImageError, open_images
-from bench.pretraining.pixels import InMemory
+from lossbench.bench.pretraining.batches import Batches, epoch_order
+from lossbench.bench.pretraining.images import CorruptImageError, open_images
+from lossbench.bench.pretraining.pixels import InMemory
 
 UP_TO = strategies.integers(1, 5)
 

@@ -9,8 +9,8 @@ import time
 import pytest
 import torch
 
-from bench.pretraining import checkpoint
-from bench.pretraining.checkpoint import CheckpointError
+from lossbench.bench.pretraining import checkpoint
+from lossbench.bench.pretraining.checkpoint import CheckpointError
 
 STATE = {"step": 3, "network": {"w": torch.arange(4.0)}}
 
@@ -71,7 +71,7 @@ def test_killed_while_it_trains_a_run_goes_on_with_the_same_next_loss(tmp_path):
 
     def command(folder):
         return [
-            sys.executable, "-m", "bench", "pretrain", "--loss", "smi", "--implementation",
+            sys.executable, "-m", "lossbench", "pretrain", "--loss", "smi", "--implementation",
             "reference", "--steps", "12", "--batch", "8", "--set", "projector=32,16", "--every",
             "1", "--checkpoint", str(tmp_path / folder), "--out", str(tmp_path / f"{folder}.jsonl"),
             "--device", "cpu", "--json",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pictures import GREEN, RED, colour_of, refused
 
-from bench.pretraining.images import open_images
+from lossbench.bench.pretraining.images import open_images
 
 
 def python2_pickle(pixels, labels, key):

@@ -2,10 +2,16 @@
 
 import pytest
 
-import losses
-from bench import environment
-from bench.pretraining import records
-from bench.pretraining.config import PRESETS, Config, differences, from_preset, parse_settings
+from lossbench import losses
+from lossbench.bench.pretraining import records
+from lossbench.bench.pretraining.config import (
+    PRESETS,
+    Config,
+    differences,
+    from_preset,
+    typed,
+)
+from lossbench.bench.records import environment
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -60,30 +66,37 @@ def test_an_unknown_preset_is_answered_with_the_known_ones():
 
 
 def test_settings_are_read_as_their_types():
-    found = parse_settings(
-        ["precision=bf16", "projector=64,32", "learning_rate=1e-3", "seed=7", "compiled=true"]
-    )
-    assert found == {
+    texts = {
+        "precision": "bf16", "projector": "64,32", "learning_rate": "1e-3", "seed": "7",
+        "compiled": "true",
+    }  # fmt: skip
+    values = {
         "precision": "bf16", "projector": (64, 32), "learning_rate": 1e-3, "seed": 7,
         "compiled": True,
     }  # fmt: skip
+    found = typed(texts)
+    assert found == typed(values) == values
     assert isinstance(from_preset("digits", loss="smi", **found), Config)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("settings", "said"),
     [
-        ("precision", "NAME=VALUE"),
-        ("precison=bf16", "did you mean 'precision'"),
-        ("seed=x", "a value of type int"),
-        ("projector=8,,8", "numbers such as"),
-        ("hyperparameters=x", "give those of a loss as smi.lambda_=2"),
-        ("compiled=yes", "unknown compiled 'yes'"),
+        ({"precison": "bf16"}, "did you mean 'precision'"),
+        ({"seed": "x"}, "a value of type int"),
+        ({"seed": 1.5}, "a value of type int"),
+        ({"seed": True}, "a value of type int"),
+        ({"projector": "8,,8"}, "numbers such as"),
+        ({"projector": 8}, "numbers such as"),
+        ({"projector": [8, 0.5]}, "numbers such as"),
+        ({"hyperparameters": "x"}, "give those of a loss as smi.lambda_=2"),
+        ({"compiled": "yes"}, "unknown compiled 'yes'"),
+        ({"compiled": 1}, "a value of type bool"),
     ],
 )
-def test_settings_that_cannot_be_read_are_named(text, said):
+def test_settings_that_cannot_be_read_are_named(settings, said):
     with pytest.raises(ValueError, match=said):
-        parse_settings([text])
+        typed(settings)
 
 
 def test_other_code_is_another_record(small, monkeypatch, tmp_path):

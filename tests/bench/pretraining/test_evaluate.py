@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from bench.pretraining import evaluate
-from bench.pretraining.images import InMemory, open_images
-from bench.pretraining.pixels import CorruptImageError
+from lossbench.bench.pretraining import evaluate
+from lossbench.bench.pretraining.images import InMemory, open_images
+from lossbench.bench.pretraining.pixels import CorruptImageError
 
 
 @pytest.fixture(scope="module")

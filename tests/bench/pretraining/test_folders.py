@@ -6,7 +6,7 @@ import torch
 from pictures import BLUE, GREEN, RED, colour_of, refused, solid
 from PIL import Image
 
-from bench.pretraining.images import CorruptImageError, open_images
+from lossbench.bench.pretraining.images import CorruptImageError, open_images
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_running_out_of_memory_is_no_corrupt_image(folder, monkeypatch):
     def full(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr("bench.pretraining.pixels.square", full)
+    monkeypatch.setattr("lossbench.bench.pretraining.pixels.square", full)
     images = open_images(f"imagefolder:{folder}", 4)
     with pytest.raises(MemoryError):
         images[0]

@@ -4,7 +4,7 @@ import datasets
 import pytest
 from pictures import BLUE, RED, colour_of, refused, solid
 
-from bench.pretraining.images import CorruptImageError, open_images
+from lossbench.bench.pretraining.images import CorruptImageError, open_images
 
 
 @pytest.fixture

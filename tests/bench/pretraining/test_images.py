@@ -9,8 +9,8 @@ import pytest
 import torch
 from pictures import refused
 
-from bench.pretraining.images import open_images
-from bench.pretraining.pixels import InMemory
+from lossbench.bench.pretraining.images import open_images
+from lossbench.bench.pretraining.pixels import InMemory
 
 
 def test_synthetic_images_depend_on_the_seed_alone():
@@ -113,7 +113,8 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch, source, module,
 
 def test_optional_packages_are_imported_only_for_their_sources():
     code = (
-        "import sys; from bench.pretraining.images import open_images; open_images('digits', 8); "
+        "import sys; from lossbench.bench.pretraining.images import open_images; "
+        "open_images('digits', 8); "
         "assert not {'PIL', 'datasets'} & set(sys.modules)"
     )
     root = Path(__file__).parents[3]

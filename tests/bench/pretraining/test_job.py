@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.links import Link
-from bench.pretraining.phases import PHASES
+from lossbench.bench.measuring.phases import PHASES
+from lossbench.bench.predicting.links import Link
 
 ROOT = Path(__file__).parents[3]
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 def torchrun(folder, *options, steps=6):
     return [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "bench", "pretrain", "--loss", "smi", "--steps",
+        "-m", "lossbench", "pretrain", "--loss", "smi", "--steps",
         str(steps), "--batch", "8", "--set", "projector=32,16", "--device", "cpu", "--out",
         str(folder / "run.jsonl"), "--checkpoint", str(folder), "--every", "1", *options,
     ]  # fmt: skip

@@ -8,15 +8,15 @@ import torch
 from command_line import call_lossbench
 from torch import nn
 
-from bench import links
-from bench.ceilings import Ceilings
-from bench.links import Link
-from bench.predict import Device
-from bench.pretraining import followed, scaling
-from bench.pretraining.followed import follow_network
-from bench.pretraining.scaling import PARTS, StepPredictor, expected
-from bench.pretraining.steps import Step, select_steps
-from bench.pretraining.throughput import network_macs
+from lossbench.bench.predicting import links
+from lossbench.bench.predicting.ceilings import Ceilings
+from lossbench.bench.predicting.links import Link
+from lossbench.bench.predicting.predict import Device
+from lossbench.bench.pretraining import followed, scaling
+from lossbench.bench.pretraining.followed import follow_network
+from lossbench.bench.pretraining.scaling import PARTS, StepPredictor, expected
+from lossbench.bench.pretraining.steps import Step, select_steps
+from lossbench.bench.pretraining.throughput import network_macs
 
 N, SIDE, D = 8, 4, 16
 WEIGHTS = 3 * SIDE**2 * D
@@ -225,10 +225,16 @@ def test_links_survive_json():
 
 
 def test_lists_of_steps():
-    steps = select_steps("digits", "cpu", loss="smi", world="1,2..8,2", distribution="local,gather")
+    steps = select_steps(
+        "digits",
+        device="cpu",
+        loss=["smi"],
+        world=[1, 2, 4, 8, 2],
+        distribution=["local", "gather"],
+    )
     chosen = [(step.config.distribution, step.world) for step in steps]
     assert chosen == [(how, world) for how in ("local", "gather") for world in (1, 2, 4, 8)]
-    shared = select_steps("digits", "cpu", distribution="allreduce")
+    shared = select_steps("digits", device="cpu", distribution=["allreduce"])
     assert [step.config.loss for step in shared] == ["barlow_twins", "vicreg"]
 
 

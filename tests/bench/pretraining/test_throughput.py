@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from bench.ceilings import Ceilings
-from bench.pretraining import throughput
-from bench.pretraining.phases import PHASES
+from lossbench.bench.measuring.phases import PHASES
+from lossbench.bench.predicting.ceilings import Ceilings
+from lossbench.bench.pretraining import throughput
 
 STEP = dict.fromkeys(PHASES, 1.0) | {"encoder_forward": 12.0, "step": 20.0}
 

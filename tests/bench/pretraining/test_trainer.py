@@ -6,11 +6,11 @@ import time
 import pytest
 import torch
 
-from bench.pretraining.batches import Batches
-from bench.pretraining.images import open_images
-from bench.pretraining.optimizers import rate_share
-from bench.pretraining.phases import PHASES, PhaseClock
-from bench.pretraining.trainer import Trainer
+from lossbench.bench.measuring.phases import PHASES, PhaseClock
+from lossbench.bench.pretraining.batches import Batches
+from lossbench.bench.pretraining.images import open_images
+from lossbench.bench.pretraining.optimizers import rate_share
+from lossbench.bench.pretraining.trainer import Trainer
 
 EXACT = {"ieee", "none"}
 """What torch calls products of full precision; "none" leaves them as they are by default."""

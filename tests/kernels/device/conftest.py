@@ -13,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "losses"))  # batches and tolerances
 
-from kernels.language import why_unsupported
+from lossbench.kernels.language import why_unsupported
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if why_unsupported(torch.device(DEVICE)):

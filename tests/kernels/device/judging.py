@@ -3,7 +3,7 @@
 import torch
 from rounding import outcome
 
-import losses
+from lossbench import losses
 
 NARROW = [torch.bfloat16, torch.float16]
 TOLERANCE = {

@@ -4,14 +4,14 @@ import pytest
 import torch
 from tilings import small_tiles
 
-from kernels import engine
-from kernels.configs import STRATEGIES
-from kernels.gram import Epilogue, Gram
-from kernels.language import jit, tl  # noqa: F401 - what jit looks for
-from kernels.maths import no_part
-from kernels.normalise import rows_kernel
-from kernels.plan import Region, layout
-from kernels.rows import FACTS, PAIR_FACTS, Normalisation, make_rows
+from lossbench.kernels import engine
+from lossbench.kernels.configs import STRATEGIES
+from lossbench.kernels.gram import Epilogue, Gram
+from lossbench.kernels.language import jit, tl  # noqa: F401 - what jit looks for
+from lossbench.kernels.maths import no_part
+from lossbench.kernels.normalise import rows_kernel
+from lossbench.kernels.plan import Region, layout
+from lossbench.kernels.rows import FACTS, PAIR_FACTS, Normalisation, make_rows
 
 DEPTH = 64
 FAR = 2**31 // DEPTH

@@ -8,8 +8,8 @@ from judging import NARROW, assert_as_good_as_the_reference, fused_outcome, narr
 from rounding import assert_close_to, permitted_errors
 from tilings import FUSED, small_tiles
 
-import losses
-from kernels.configs import STRATEGIES
+from lossbench import losses
+from lossbench.kernels.configs import STRATEGIES
 
 
 @strategies.composite

@@ -9,8 +9,8 @@ from embeddings import random_views, value_and_gradients
 from rounding import assert_close_to, outcome, permitted_errors
 from tilings import small_tiles
 
-import losses
-from kernels.language import INTERPRETED
+from lossbench import losses
+from lossbench.kernels.language import INTERPRETED
 
 FUSED = ["barlow_twins", "nt_xent", "smi", "spectral_contrastive", "vicreg"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

@@ -12,10 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from triton.runtime.interpreter import InterpreterBuilder
 
-import losses
-from kernels import engine, product
-from kernels.language import INTERPRETED
-from kernels.ops import FVCORE_HANDLES
+from lossbench import losses
+from lossbench.kernels import engine, product
+from lossbench.kernels.language import INTERPRETED
+from lossbench.kernels.ops import FVCORE_HANDLES
 
 FUSED = ["barlow_twins", "nt_xent", "smi", "spectral_contrastive", "vicreg"]
 SHAPES = [(27, 37), (41, 20), (13, 150)]

@@ -16,7 +16,7 @@ from judging import (
 from rounding import assert_close_to, before_cancellation, outcome, permitted_errors
 from tilings import FUSED, small_tiles
 
-import losses
+from lossbench import losses
 
 
 @pytest.mark.parametrize("batch", degenerate_batches())

@@ -5,7 +5,7 @@ import torch
 from embeddings import random_views, value_and_gradients
 from tilings import small_tiles
 
-import losses
+from lossbench import losses
 
 FUSED = ["barlow_twins", "nt_xent", "smi", "spectral_contrastive", "vicreg"]
 BATCHES = {

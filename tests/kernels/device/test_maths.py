@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.language import jit, tl
-from kernels.maths import log1p_of_quotient, mutual_information
+from lossbench.kernels.language import jit, tl
+from lossbench.kernels.maths import log1p_of_quotient, mutual_information
 
 EPS = float(np.float32(1e-6))
 BLOCK = 256

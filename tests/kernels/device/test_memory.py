@@ -9,8 +9,8 @@ from tilings import SMALL, small_tiles
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-import losses
-from bench.memory import peak_bytes
+from lossbench import losses
+from lossbench.bench.measuring.memory import peak_bytes
 
 OF_SAMPLES = ["nt_xent", "smi", "spectral_contrastive"]
 
@@ -36,7 +36,7 @@ def test_large_batches_save_rows_and_no_gram(name):
 def test_peak_grows_with_the_batch_and_not_its_square(name, device):
     batch, dim = 40, 64
     loss = losses.create(name, "triton")
-    with small_tiles(keeps=False), mock.patch("kernels.cost.SIDE", SMALL.side):
+    with small_tiles(keeps=False), mock.patch("lossbench.kernels.cost.SIDE", SMALL.side):
         peaks = [step_peak(loss, batch << doubled, dim, device) for doubled in (0, 1)]
         cost = losses.spec(name).cost("triton", losses.Problem(2 * batch, dim))
     assert peaks[1] < 2.3 * peaks[0]

@@ -12,10 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-import losses
-from kernels.feature_norm import feature_norm, feature_norm_backward
-from kernels.nt_xent import nt_xent, nt_xent_backward
-from kernels.pair_sum import pair_sum, pair_sum_backward
+from lossbench import losses
+from lossbench.kernels.feature_norm import feature_norm, feature_norm_backward
+from lossbench.kernels.nt_xent import nt_xent, nt_xent_backward
+from lossbench.kernels.pair_sum import pair_sum, pair_sum_backward
 
 FUSED = ["barlow_twins", "nt_xent", "smi", "spectral_contrastive", "vicreg"]
 DTYPES = [torch.float32, torch.bfloat16]

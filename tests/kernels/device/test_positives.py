@@ -5,7 +5,7 @@ import torch
 from embeddings import relative_error, value_and_gradients
 from tilings import small_tiles
 
-import losses
+from lossbench import losses
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

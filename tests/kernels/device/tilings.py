@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
-from kernels.configs import Config, using
+from lossbench.kernels.configs import Config, using
 
 SMALL = Config(
     block=16,
@@ -36,9 +36,9 @@ FUSED = [
 def small_tiles(keeps: bool = True) -> Iterator[None]:
     """Tiles of 16 x 16; without ``keeps`` in several super-blocks, whose gradients are not kept."""
     with ExitStack() as stack:
-        stack.enter_context(mock.patch("kernels.plan.ROW_MULTIPLE", 16))
-        stack.enter_context(mock.patch("kernels.plan.DEPTH_MULTIPLE", 16))
-        stack.enter_context(mock.patch("kernels.plan.KEPT_SIDE", 10**6 if keeps else 0))
+        stack.enter_context(mock.patch("lossbench.kernels.plan.ROW_MULTIPLE", 16))
+        stack.enter_context(mock.patch("lossbench.kernels.plan.DEPTH_MULTIPLE", 16))
+        stack.enter_context(mock.patch("lossbench.kernels.plan.KEPT_SIDE", 10**6 if keeps else 0))
         stack.enter_context(using(SMALL))
-        stack.enter_context(mock.patch("kernels.rows.CHUNK", 64))
+        stack.enter_context(mock.patch("lossbench.kernels.rows.CHUNK", 64))
         yield

@@ -1,0 +1,1 @@
+"""What is counted, predicted or measured: cases, their inputs, suites of them, losses of others."""

@@ -1,0 +1,189 @@
+"""The two views that a case is measured on."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from lossbench.bench.cases.case import DTYPES, Case
+from lossbench.losses import pick
+
+SOURCES = ("random", "aligned", "collapsed", "digits", "file:PATH")
+SEED = 1
+VIEWS = ("z_a", "z_b")
+DEVIATIONS = (0.8, 1.25)
+"""Of the features, in turn: either side of 1, where the gradient of VICReg's hinge jumps. At 1
+itself rounding decides on which side a feature is, and a right gradient can seem wrong."""
+
+
+def check_source(source: str) -> None:
+    """Raise a ``ValueError`` unless ``source`` is one of ``SOURCES``."""
+    if not source.startswith("file:"):
+        pick("inputs", source, SOURCES)
+
+
+def make_views(case: Case) -> tuple[Tensor, Tensor]:
+    """The views of one evaluation: loss_batch x dim each, in the case's dtype, on its device.
+
+    The same case always gets the same values. ``random`` is normal with features of the deviations
+    ``DEVIATIONS``; ``aligned`` are such views as after training, with a correlation near 1;
+    ``collapsed`` are samples that differ by a hundredth of what they share; ``digits`` are real
+    images through a fixed projector; ``file:PATH`` is the first ``loss_batch`` rows of a user's own
+    embeddings.
+
+    Raises:
+        ValueError: an unknown source, or a file that does not hold these views.
+        NotImplementedError: a CUDA case where there is no CUDA device.
+    """
+    check_source(case.inputs)
+    if case.device == "cuda" and not torch.cuda.is_available():
+        raise NotImplementedError("there is no CUDA device here")
+    if case.inputs in ("random", "aligned", "collapsed"):
+        z_a, z_b = _normal(case.inputs, case.loss_batch, case.dim)
+    elif case.inputs == "digits":
+        z_a, z_b = _digits(case.loss_batch, case.dim)
+    else:
+        path = case.inputs.removeprefix("file:")
+        rows, dim, _ = file_facts(path)
+        if dim != case.dim or rows < case.loss_batch:
+            raise ValueError(
+                f"{path} holds {rows} x {dim} embeddings; the case needs {case.loss_batch} x "
+                f"{case.dim}: ask for dim {dim} and at most {rows} samples"
+            )
+        z_a, z_b = (view[: case.loss_batch] for view in _load(path))
+    dtype = getattr(torch, case.dtype)
+    views = z_a.to(case.device, dtype), z_b.to(case.device, dtype)
+    if not all(bool(view.isfinite().all()) for view in views):
+        raise ValueError(f"{case.inputs}: values too large for {case.dtype}")
+    return views
+
+
+def file_facts(path: str) -> tuple[int, int, str]:
+    """N, D and dtype of a file of embeddings; reads and checks the file.
+
+    Raises:
+        ValueError: missing or unreadable file, arrays that are not ``z_a`` and ``z_b``, shapes that
+            differ, NaN or infinity.
+    """
+    z_a, _ = _load(path)
+    return z_a.shape[0], z_a.shape[1], str(z_a.dtype).removeprefix("torch.")
+
+
+def identity(source: str) -> str:
+    """What the inputs are, for the content key of a record: a file is known by its content."""
+    if not source.startswith("file:"):
+        return f"{source}:{SEED}"
+    path = Path(source.removeprefix("file:"))
+    return _content_hash(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _content_hash(path: Path, modified_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _normal(kind: str, batch: int, dim: int) -> list[Tensor]:
+    """Normal views, of which a part may be shared by the views or by all samples."""
+    generator = torch.Generator().manual_seed(SEED)
+    z_a, z_b = (torch.randn(batch, dim, generator=generator) for _ in VIEWS)
+    if kind == "collapsed":
+        centre = torch.randn(dim, generator=generator)
+        return [centre + 0.01 * view for view in (z_a, z_b)]
+    deviations = torch.tensor(DEVIATIONS)[torch.arange(dim) % len(DEVIATIONS)]
+    return [deviations * view for view in (z_a, z_a + 0.03 * z_b if kind == "aligned" else z_b)]
+
+
+def _digits(batch: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Two augmented views of handwritten digits through a fixed random two-layer projector."""
+    from sklearn.datasets import load_digits
+
+    generator = torch.Generator().manual_seed(SEED)
+    images = torch.from_numpy(load_digits().images).float() / 16
+    mean = images.mean(dim=0)
+    images = images[torch.arange(batch) % len(images)]
+    hidden = torch.randn(64, 512, generator=generator) / 8
+    output = torch.randn(512, dim, generator=generator) / 512**0.5
+
+    def project(view: Tensor) -> Tensor:
+        return torch.tanh((view - mean).flatten(1) @ hidden) @ output
+
+    return project(_augment(images, generator)), project(_augment(images, generator))
+
+
+def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Shift some images by a pixel, change every contrast, add noise."""
+    batch, height, width = images.shape
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1))
+    moved = torch.rand(2, batch, 1, generator=generator) < 0.3
+    top, left = 1 + moved * torch.randint(-1, 2, (2, batch, 1), generator=generator)
+    rows = top + torch.arange(height)
+    columns = left + torch.arange(width)
+    shifted = padded[torch.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    contrast = 0.8 + 0.4 * torch.rand(batch, 1, 1, generator=generator)
+    return shifted * contrast + 0.1 * torch.randn(images.shape, generator=generator)
+
+
+@lru_cache(maxsize=1)
+def _load(path: str) -> tuple[Tensor, Tensor]:
+    arrays = _read(path)
+    missing = [name for name in VIEWS if name not in arrays]
+    if missing:
+        found = ", ".join(sorted(arrays)) or "nothing"
+        raise ValueError(f"{path} must hold arrays z_a and z_b; it holds {found}")
+    try:
+        z_a, z_b = (arrays[name]() for name in VIEWS)
+    except Exception as error:
+        raise ValueError(f"{path}: z_a and z_b cannot be read: {error}") from error
+    for name, view in zip(VIEWS, (z_a, z_b), strict=True):
+        _check_view(path, name, view)
+    for what in ("shape", "dtype"):
+        if getattr(z_a, what) != getattr(z_b, what):
+            got = f"{getattr(z_a, what)} and {getattr(z_b, what)}".replace("torch.", "")
+            raise ValueError(f"{path}: z_a and z_b must have the same {what}, got {got}")
+    return z_a, z_b
+
+
+def _check_view(path: str, name: str, view: Tensor) -> None:
+    if view.ndim != 2 or view.shape[0] < 2 or view.shape[1] < 1:
+        shape = tuple(view.shape)
+        raise ValueError(f"{path}: {name} must have shape N x D with N at least 2, got {shape}")
+    dtype = str(view.dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise ValueError(f"{path}: {name} must be one of {', '.join(DTYPES)}, got {dtype}")
+    broken = (~view.isfinite()).nonzero()
+    if len(broken):
+        row, column = broken[0].tolist()
+        raise ValueError(
+            f"{path}: {name} holds {len(broken)} NaN or infinite value(s), "
+            f"the first at row {row}, column {column}"
+        )
+
+
+def _read(path: str) -> dict[str, Callable[[], Tensor]]:
+    """Names of the arrays in a file, each with a function that reads it."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file")
+    if not path.endswith((".npz", ".safetensors")):
+        raise ValueError(f"{path}: embeddings must be an .npz or .safetensors file")
+    try:
+        if path.endswith(".npz"):
+            archive = np.load(path, allow_pickle=False)
+            return {name: partial(_from_numpy, archive, name) for name in archive.files}
+        tensors = safe_open(path, framework="pt")
+        return {name: partial(tensors.get_tensor, name) for name in tensors.keys()}  # noqa: SIM118
+    except Exception as error:  # whatever the readers raise on a damaged file
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _from_numpy(archive: Mapping[str, Any], name: str) -> Tensor:
+    """A tensor of an array of any byte order; long doubles are rounded to float64."""
+    array = archive[name]
+    if array.dtype.kind == "f":
+        array = array.astype(f"=f{min(array.dtype.itemsize, 8)}", copy=False)
+    return torch.from_numpy(array)

@@ -1,0 +1,1 @@
+"""A against B: ratios with intervals, verdicts, gates. Statistics, no processes."""

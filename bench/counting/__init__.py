@@ -1,0 +1,1 @@
+"""Exact counts of a case, from its operations followed without running them."""

@@ -1,0 +1,102 @@
+"""Commands for those who look after the harness and the kernels: noise, audit, tune."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lossbench.bench.interface.console import FAILED, OK, say
+from lossbench.bench.interface.options import takes_cases
+from lossbench.bench.interface.parsing import parse_numbers, parse_seconds
+
+if TYPE_CHECKING:
+    from lossbench.bench.cases.case import Case
+
+
+@takes_cases
+def measure_noise(
+    cases: "list[Case]",
+    comparisons: Annotated[int, typer.Option(help="How often each case is compared.")] = 100,
+    slowdown: Annotated[float, typer.Option(help="Share of its time added to the copy.")] = 0.15,
+    timeout: Annotated[str, typer.Option(help="Give a process up after this.")] = "10m",
+) -> int:
+    """Compare cases with themselves: how far paired timing can be trusted here."""
+    from lossbench.bench.interface.progress import tracked
+    from lossbench.bench.measuring.sessions import ROUNDS
+    from lossbench.bench.running import noise
+    from lossbench.bench.running.groups import PROCESSES
+
+    if comparisons < 1 or slowdown <= 0:
+        raise ValueError("noise needs --comparisons of at least 1 and a --slowdown above 0")
+    for case in cases:
+        samples = tracked(
+            noise.sample(case, comparisons, slowdown, parse_seconds(timeout)),
+            f"{case.label}, process by process",
+            noise.processes(comparisons),
+        )
+        trust = noise.judge(list(samples), comparisons)
+        print(
+            f"{case.label}: a difference from itself claimed {trust.false_claims} times of "
+            f"{comparisons}, {slowdown:.0%} slower found {trust.found} times of {comparisons} "
+            f"({PROCESSES} processes of {ROUNDS} rounds; A/A threshold "
+            f"{min(trust.thresholds):.1%} to {max(trust.thresholds):.1%})"
+        )
+    return OK
+
+
+def audit_kernels(
+    capability: Annotated[
+        str, typer.Option(help="Compute capabilities of NVIDIA GPUs.")
+    ] = "80,90,100,120",
+    out: Annotated[Path | None, typer.Option(help="Write the table to this file.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Fail if the table in this file is another one.")
+    ] = None,
+) -> int:
+    """Compile every kernel for GPUs that need not be here: registers, spills."""
+    from lossbench.bench.interface.progress import tracked
+    from lossbench.bench.predicting import audit
+
+    expected = check.read_text() if check else None  # before minutes of compiling
+    findings = []
+    for each in parse_numbers("--capability", capability):
+        work = audit.launches(each)
+        name = f"compute capability {each}"
+        compiled = tracked(audit.examine_all(work, each), name, len(work))
+        findings += list(compiled)
+    text = audit.table(findings)
+    print(text, end="")
+    if out is not None:
+        out.write_text(text)
+    problems = [f"{found.name}: {found.problem}" for found in findings if found.problem]
+    if expected not in (None, text):
+        problems.append(f"{check} is stale; run lossbench audit --out {check}")
+    for problem in problems:
+        say(problem)
+    return FAILED if problems else OK
+
+
+def tune_kernels() -> int:
+    """Choose tile sizes of the kernels on this GPU; writes kernels/tuned.json."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ValueError("tune measures on an NVIDIA GPU, and there is none here")
+    from lossbench.bench.interface.progress import tracked
+    from lossbench.bench.running import tune
+    from lossbench.kernels import configs
+
+    major, minor = torch.cuda.get_device_capability()
+    processors = torch.cuda.get_device_properties(0).multi_processor_count
+    start = {
+        kind: replace(configs.lookup(torch.device("cuda"), kind), processors=processors)
+        for kind in tune.KINDS
+    }
+    kinds = tracked(tune.tune(start, tune.measure), "tuning", len(start))
+    tuned = dict(kinds)
+    tune.write(f"{major}{minor}", tuned, f"lossbench tune on {torch.cuda.get_device_name()}")
+    for kind, config in tuned.items():
+        print(f"{kind}: {config}")
+    say(f"wrote {configs.TABLE}; lossbench audit says what these compile to")
+    return OK

@@ -1,0 +1,109 @@
+"""``pytest --benchmark``: run the benchmarks, and only them, gated by a committed baseline.
+
+Installed with lossbench, it is there in every repository, and imports nothing of it before a
+benchmark runs. Benchmarks are the tests that use pytest-benchmark's fixture: with the option they
+run alone. Without it only lossbench's own, those of ``benchmark_case`` or marked ``lossbench``, are
+left out. ``benchmark_case`` measures a case through that fixture, so ``--benchmark-json``,
+``--benchmark-save`` and ``--benchmark-compare`` work as its users know them.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from lossbench.bench.cases.case import Case
+    from lossbench.bench.comparing.gates import Baseline
+
+FOLDER = Path("tests", "benchmarks")
+BASELINE = FOLDER / "baseline.json"
+_UNCHECKED = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the two options of our own."""
+    group = parser.getgroup("lossbench")
+    group.addoption("--benchmark", action="store_true", help="run the benchmarks and only them")
+    group.addoption(
+        "--benchmark-update-baseline",
+        action="store_true",
+        help=f"with --benchmark: rewrite {BASELINE} instead of comparing with it",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With no path given, run ``tests/benchmarks``, from whatever folder of the repository.
+
+    Raises:
+        pytest.UsageError: the baseline would be rewritten, but no benchmark runs.
+    """
+    if config.getoption("--benchmark-update-baseline") and not config.getoption("--benchmark"):
+        raise pytest.UsageError("--benchmark-update-baseline needs --benchmark")
+    config.addinivalue_line("markers", "lossbench: a benchmark that runs with --benchmark alone")
+    given = config.args_source is pytest.Config.ArgsSource.ARGS
+    folder = config.rootpath / FOLDER
+    if config.getoption("--benchmark") and not given and folder.is_dir():
+        config.args = [str(folder)]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--benchmark`` keep the benchmarks alone, without it all but our own."""
+    runs = _is_benchmark if config.getoption("--benchmark") else _is_not_ours
+    deselected = [item for item in items if not runs(item)]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if runs(item)]
+
+
+def _is_benchmark(item: pytest.Item) -> bool:
+    return "benchmark" in getattr(item, "fixturenames", ())
+
+
+def _is_not_ours(item: pytest.Item) -> bool:
+    ours = "benchmark_case" in getattr(item, "fixturenames", ())
+    return not (ours or item.get_closest_marker("lossbench"))
+
+
+@pytest.fixture(scope="session")
+def baseline(pytestconfig: pytest.Config) -> "Iterator[Baseline]":
+    """The committed baseline; rewritten at the end of the session if that was asked for."""
+    from lossbench.bench.comparing.gates import Baseline
+
+    committed = Baseline(pytestconfig.rootpath / BASELINE)
+    yield committed
+    pytestconfig.stash[_UNCHECKED] = committed.unchecked
+    if pytestconfig.getoption("--benchmark-update-baseline"):
+        committed.write()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say which gates the baseline could not answer for."""
+    unchecked = config.stash.get(_UNCHECKED, [])
+    if unchecked:
+        hint = "pytest --benchmark --benchmark-update-baseline adds this machine"
+        terminalreporter.write_line(f"{len(unchecked)} gates not checked, first {unchecked[0]}")
+        terminalreporter.write_line(hint)
+
+
+@pytest.fixture
+def benchmark_case(
+    benchmark: Any, baseline: "Baseline", pytestconfig: pytest.Config
+) -> "Callable[[Case], None]":
+    """A function that benchmarks a case, notes its counts in ``extra_info``, and gates it."""
+
+    def run(case: "Case") -> None:
+        from lossbench.bench.running.benchmarking import benchmark_and_describe
+
+        record = benchmark_and_describe(benchmark, case)
+        benchmark.extra_info.update(record)
+        if pytestconfig.getoption("--benchmark-update-baseline"):
+            baseline.update(case.label, record)
+            return
+        problems = baseline.check(case.label, record)
+        if problems:
+            hint = "if this is meant, run pytest --benchmark --benchmark-update-baseline"
+            pytest.fail("\n".join([f"{case.label}:", *problems, hint]), pytrace=False)
+
+    return run

@@ -1,0 +1,138 @@
+"""``lossbench run``. torch is imported inside, so that ``--help`` answers at once."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lossbench.bench.interface.console import FAILED, OK, examples, say, show
+from lossbench.bench.interface.options import takes_cases, takes_launcher
+from lossbench.bench.interface.parsing import parse_bytes, parse_seconds
+
+if TYPE_CHECKING:
+    from lossbench.bench.cases.case import Case
+    from lossbench.bench.running.launch import Launcher
+
+MEASURED, KEPT, FRONTIER = "What is measured", "Where it is kept, and limits", "Largest batch"
+"""Groups of options in ``--help``."""
+EXAMPLES = examples(
+    "lossbench run --loss smi,vicreg --batch 256 --dim 1024 --out runs/mine.jsonl",
+    "lossbench run --suite efficiency --paired --budget 3m",
+    "lossbench run --loss smi --inputs file:embeddings.npz --accuracy",
+)
+
+
+@takes_launcher
+@takes_cases
+def run(
+    cases: "list[Case]",
+    launcher: "Launcher | None",
+    paired: Annotated[
+        bool,
+        typer.Option(
+            "--paired",
+            help="Time cases in turn: ratios that survive noise.",
+            rich_help_panel=MEASURED,
+        ),
+    ] = False,
+    accuracy: Annotated[
+        bool,
+        typer.Option(
+            "--accuracy",
+            help="Errors on random, aligned and collapsed inputs.",
+            rich_help_panel=MEASURED,
+        ),
+    ] = False,
+    out: Annotated[
+        Path, typer.Option(help="Run file; continued if it is there.", rich_help_panel=KEPT)
+    ] = Path("runs/run.jsonl"),
+    budget: Annotated[
+        str, typer.Option(help="Stop starting cases after this, such as 3m.", rich_help_panel=KEPT)
+    ] = "",
+    timeout: Annotated[
+        str, typer.Option(help="Give a case up after this.", rich_help_panel=KEPT)
+    ] = "10m",
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart", help="Set a run of other code or machine aside.", rich_help_panel=KEPT
+        ),
+    ] = False,
+    frontier: Annotated[
+        bool,
+        typer.Option(
+            "--frontier",
+            help="Find the largest batch that fits, of each case.",
+            rich_help_panel=FRONTIER,
+        ),
+    ] = False,
+    memory: Annotated[
+        str,
+        typer.Option(
+            help="With --frontier: of an emulated device, such as 24GB.", rich_help_panel=FRONTIER
+        ),
+    ] = "",
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print records as a JSON array.", rich_help_panel=KEPT),
+    ] = False,
+) -> int:
+    """Count and measure: a record of each case in a run file."""
+    if memory and not frontier:
+        raise ValueError("--memory is that of an emulated device: give it with --frontier")
+    if not frontier:
+        return _measure(cases, launcher, out, budget, timeout, restart, paired, accuracy, as_json)
+    if paired or accuracy or budget or launcher:
+        raise ValueError(
+            "--frontier times nothing, and runs here: leave --paired, --accuracy, --budget and "
+            "--launcher out"
+        )
+    return _find(cases, out, restart, memory, parse_seconds(timeout), as_json)
+
+
+def _measure(
+    cases: "list[Case]",
+    launcher: "Launcher | None",
+    out: Path,
+    budget: str,
+    timeout: str,
+    restart: bool,
+    paired: bool,
+    accuracy: bool,
+    as_json: bool,
+) -> int:
+    from lossbench.bench.interface import display, functions
+    from lossbench.bench.records.failures import OUT_OF_BUDGET
+
+    budget_s = parse_seconds(budget) if budget else float("inf")
+    limits = (budget_s, parse_seconds(timeout))
+    outcome = functions.run(cases, out, restart, launcher, *limits, paired, accuracy)
+    records = outcome.records
+    if functions.are_many() and not records:
+        return OK  # the first process prints them
+    show(records, as_json, display.measurements)
+    done = len(records) - outcome.left
+    total = len(records) + outcome.missing
+    say(f"{outcome.measured} measured now, {done} of {total} cases in {out}")
+    if outcome.left:
+        say(f"the budget of {budget} left out {outcome.left}; run the same command to resume")
+    else:
+        say(f"next: lossreport table {display.table_of(records)} {out}")
+    failed = [r for r in records if r["status"] != "ok" and r["reason"] != OUT_OF_BUDGET]
+    return FAILED if failed or outcome.failed else OK
+
+
+def _find(
+    cases: "list[Case]", out: Path, restart: bool, memory: str, timeout_s: float, as_json: bool
+) -> int:
+    """Find the largest batches and print them."""
+    from lossbench.bench.interface import display, functions
+
+    memory_bytes = parse_bytes(memory) if memory else None
+    found, limit = functions.find_frontier(cases, out, restart, memory_bytes, timeout_s)
+    if as_json:
+        print(json.dumps([each.describe() for each in found], indent=1))
+    else:
+        display.frontiers(found, limit)
+    return FAILED if any(each.failed for each in found) else OK

@@ -1,0 +1,1 @@
+"""One measurement: time, memory, energy and accuracy of calls in this process."""

@@ -1,0 +1,194 @@
+"""Error of a loss's value and gradient against the fp64 reference on the same inputs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lossbench import losses
+from lossbench.bench.cases.calls import make_call
+from lossbench.bench.cases.case import Case
+from lossbench.bench.cases.contenders import Loss, specification
+from lossbench.bench.cases.inputs import make_views
+
+KINDS = ("random", "aligned", "collapsed")
+"""Inputs of the accuracy columns."""
+VALUE_TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "bfloat16": 1e-3, "float16": 1e-3}
+GRADIENT_TOLERANCE = {"float64": 1e-7, "float32": 1e-3, "bfloat16": 2e-2, "float16": 5e-3}
+"""Relative errors above which an output is wrong, if it is also ..."""
+WORSE_THAN_REFERENCE = 10.0
+"""... this many times as far off as the reference in the same dtype: where inputs are degenerate,
+no implementation keeps its digits."""
+CANCELLATION = 1e-2
+"""Share of the tolerance granted on the size of the terms, whose sum may be small."""
+AFFORDABLE_MACS = 2**38
+"""A reference step with more work than this is not run in fp64: its gradient goes unchecked."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The fp64 reference, and how far off the reference is in the case's dtype.
+
+    Attributes:
+        value: value of the loss.
+        size: sum of its terms' sizes.
+        gradient: of both views; None where it was not asked for or is not affordable.
+        reference_value_error: relative error of the reference's value.
+        reference_gradient_error: relative error of the reference's gradient.
+    """
+
+    value: float
+    size: float
+    gradient: Tensor | None
+    reference_value_error: float | None
+    reference_gradient_error: float | None
+
+
+def judge(case: Case, output: tuple[Tensor, ...], scale: float = 1.0) -> dict[str, Any]:
+    """Compare an output with the fp64 reference on the case's own (rounded) inputs.
+
+    Args:
+        case: what was computed.
+        output: the value, and for a step the gradients of both views.
+        scale: factor by which the output differs from ours by convention.
+
+    Returns:
+        ``status`` and ``reason``; if the output is finite also ``value``, ``value_fp64``,
+        ``value_error``, ``gradient_error`` and their ratios to the reference's errors, None where
+        they are unknown.
+    """
+    if not all(bool(tensor.isfinite().all()) for tensor in output):
+        return {"status": "invalid", "reason": "the value or its gradient is not finite"}
+    truth = _truth(_same_truth(case))
+    value = output[0].item() / scale
+    value_error = _relative(abs(value - truth.value), abs(truth.value))
+    fields = {
+        "status": "ok",
+        "reason": "",
+        "value": value,
+        "value_fp64": truth.value,
+        "value_error": value_error,
+        "value_error_to_reference": _ratio(value_error, truth.reference_value_error),
+        "gradient_error": None,
+        "gradient_error_to_reference": None,
+    }
+    allowed = VALUE_TOLERANCE[case.dtype] * (abs(truth.value) + CANCELLATION * truth.size)
+    floor = WORSE_THAN_REFERENCE * (truth.reference_value_error or 0) * abs(truth.value)
+    if abs(value - truth.value) > max(allowed, floor):
+        reason = f"the value is {value:.6g}; in fp64 it is {truth.value:.6g}"
+        fields.update(status="invalid", reason=reason)
+    if len(output) > 1 and truth.gradient is not None:
+        fields.update(_judge_gradient(case, output[1:], truth, scale))
+    return fields
+
+
+def _judge_gradient(
+    case: Case, gradients: tuple[Tensor, ...], truth: Truth, scale: float
+) -> dict[str, Any]:
+    gradient = torch.cat([g.double() for g in gradients]) / scale
+    error = _distance(gradient, truth.gradient)
+    reference_error = truth.reference_gradient_error
+    fields: dict[str, Any] = {
+        "gradient_error": error,
+        "gradient_error_to_reference": _ratio(error, reference_error),
+    }
+    allowed = max(GRADIENT_TOLERANCE[case.dtype], WORSE_THAN_REFERENCE * (reference_error or 0.0))
+    if error is not None and error > allowed:
+        fields["status"] = "invalid"
+        fields["reason"] = f"the gradient is off by {error:.2g} of its length against fp64"
+    return fields
+
+
+def accuracy(
+    case: Case, run: Callable[[tuple[Tensor, Tensor]], tuple[Tensor, ...]], scale: float = 1.0
+) -> dict[str, Any]:
+    """Errors on each of ``KINDS``, as fields ``accuracy_KIND_...``.
+
+    Args:
+        case: what is computed; its inputs are replaced.
+        run: views -> output, as ``judge`` takes it.
+        scale: as ``judge`` takes it.
+
+    Returns:
+        The errors, and what ``judge`` says of each kind; ``status`` and ``reason`` if an output is
+        wrong, unless the case asks for a precision of products that is not the implementation's
+        own; ``accuracy`` says whether a reference step in fp64 was affordable.
+    """
+    if not _affordable(case):
+        return {"accuracy": "too large for fp64"}
+    fields: dict[str, Any] = {"accuracy": "measured"}
+    for kind in KINDS:
+        other = replace(case, inputs=kind)
+        found = judge(other, run(make_views(other)), scale)
+        for name in ("value_error", "gradient_error"):
+            for suffix in ("", "_to_reference"):
+                fields[f"accuracy_{kind}_{name}{suffix}"] = found.get(name + suffix)
+        if found["status"] != "ok" and not case.products:  # of which being wrong is the point
+            fields.update(status=found["status"], reason=f"{kind} inputs: {found['reason']}")
+        fields[f"accuracy_{kind}_status"] = found["status"]
+    return fields
+
+
+def _same_truth(case: Case) -> Case:
+    """The case that all implementations of a loss share their truth with."""
+    ours = isinstance(specification(case), losses.Loss)
+    contender = "" if ours else case.contender
+    return replace(case, implementation="reference", options={}, products="", contender=contender)
+
+
+def _affordable(case: Case) -> bool:
+    return _same_truth(case).cost.macs("step") <= AFFORDABLE_MACS
+
+
+_truths: dict[tuple[str, str], tuple[tuple[Any, ...], Truth]] = {}
+
+
+def _truth(case: Case) -> Truth:
+    """The latest truth of each loss and kind of inputs is remembered: they are large."""
+    place, key = (case.loss, case.inputs), tuple(sorted(case.describe().items()))
+    if place not in _truths or _truths[place][0] != key:
+        _truths[place] = key, _find_truth(case)
+    return _truths[place][1]
+
+
+def _find_truth(case: Case) -> Truth:
+    reference = specification(case)
+    views = make_views(case)
+    wide = (views[0].double(), views[1].double())
+    with torch.no_grad():
+        parts = [term.item() for term in _terms(reference, wide)]
+    value, size = sum(parts), sum(abs(part) for part in parts)
+    if not _affordable(case):
+        return Truth(value, size, None, None, None)
+    own_value, *own_gradients = make_call(reference, views, "step")()
+    gradient = gradient_error = None
+    if case.pass_ == "step":
+        gradient = torch.cat(make_call(reference, wide, "step")()[1:])
+        gradient_error = _distance(torch.cat([g.double() for g in own_gradients]), gradient)
+    value_error = _relative(abs(own_value.item() - value), abs(value))
+    return Truth(value, size, gradient, value_error, gradient_error)
+
+
+def _terms(reference: Loss, views: tuple[Tensor, Tensor]) -> list[Tensor]:
+    if isinstance(reference, losses.Loss):
+        return list(reference.terms(*views).values())
+    return [reference(*views)]
+
+
+def _distance(gradient: Tensor, truth: Tensor | None) -> float | None:
+    if truth is None:
+        return None
+    length = torch.linalg.vector_norm(truth).item()
+    return _relative(torch.linalg.vector_norm(gradient - truth).item(), length)
+
+
+def _relative(error: float, size: float) -> float | None:
+    """None where the truth is zero: nothing is relative to it."""
+    return error / size if size else None
+
+
+def _ratio(error: float | None, reference: float | None) -> float | None:
+    """None where the reference happens to be exact."""
+    return error / reference if error is not None and reference else None

@@ -1,0 +1,151 @@
+"""A case to its measurement: peak memory, time, and whether the output is right."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from lossbench.bench.cases import contenders
+from lossbench.bench.cases.calls import Call, case_call, create_loss
+from lossbench.bench.cases.case import Case
+from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.counting.trace import any_views
+from lossbench.bench.measuring import nvml
+from lossbench.bench.measuring.accuracy import accuracy, judge
+from lossbench.bench.measuring.energy import millijoules
+from lossbench.bench.measuring.floor import floor_ms
+from lossbench.bench.measuring.interleave import interleave
+from lossbench.bench.measuring.memory import peak_and_result
+from lossbench.bench.measuring.replay import captured, replays
+from lossbench.bench.measuring.timing import sample_ms, summarise
+from lossbench.bench.records.failures import is_out_of_memory
+
+PROFILED_MS = 2000.0
+"""A shorter call is timed again: the memory profiler adds up to a second to the first."""
+
+
+def try_once(case: Case) -> dict[str, Any]:
+    """Peak and time of a single call, on any values: whether it fits is all that is asked.
+
+    Returns:
+        The fields of ``measure`` that say so.
+    """
+    views = any_views(case, case.device)
+    call = case_call(case, create_loss(case), views)
+    start = time.perf_counter()
+    peak, _ = peak_and_result(call, case.device)
+    fields = summarise([(time.perf_counter() - start) * 1e3])
+    return {"peak_bytes": peak, **fields, "status": "ok", "reason": "not verified: a single call"}
+
+
+def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, Any]:
+    """Measure one evaluation of a case in this process.
+
+    Args:
+        case: what to measure.
+        sample: False leaves the time to be measured in pairs.
+        errors: add the error of value and gradient on random, aligned and collapsed inputs.
+
+    Returns:
+        Flat fields: ``status`` (ok or invalid), ``reason``, ``value``, its fp64 truth and error,
+        ``peak_bytes``, ``first_call_ms`` where code is compiled, ``call_ms`` of one call, times; on
+        CUDA ``floor_ms`` of its products, ``energy_mj`` of a call where it is counted, whether
+        the times are of graph replays, and ``nvml.state`` before and after.
+    """
+    if case.is_share:
+        raise NotImplementedError(
+            f"a share of {case.world} devices is measured by as many processes: "
+            f"torchrun --standalone --nproc-per-node {case.world} -m lossbench run ..."
+        )
+    views = make_views(case)
+    loss = create_loss(case)
+    fields: dict[str, Any] = {f"{name}_before": x for name, x in nvml.state(case.device).items()}
+    if case.contender:
+        fields.update(contenders.examine(case, loss))
+    call = case_call(case, loss, views)
+    if case.choice.implementation == "compiled" or case.contender:
+        fields["first_call_ms"] = _milliseconds(call)
+    start = time.perf_counter()
+    fields["peak_bytes"], result = peak_and_result(call, case.device)  # also warms up
+    fields["call_ms"] = (time.perf_counter() - start) * 1e3
+    if fields["call_ms"] < PROFILED_MS and not sample:
+        fields["call_ms"] = _milliseconds(call)
+    _warm.add(case.label)
+    if sample:
+        del result  # freed before the first sample, which then has as much room as the others
+        samples, result = sample_ms(_timed(case, call), case.device)
+        fields.update(summarise(samples))
+    # The output of the last call is the one that is checked, after its graph is freed.
+    output = tuple(tensor.detach() for tensor in result)
+    del result
+    scale = fields.get("scale", 1.0)
+    fields.update(check(case, output, scale))
+    if errors and fields["status"] == "ok":
+        step = replace(case, pass_="step")
+        fields.update(accuracy(case, lambda some: case_call(step, loss, some)(), scale))
+    if case.device == "cuda":
+        fields["floor_ms"] = floor_ms(case)
+        fields["energy_mj"] = millijoules(_timed(case, call), case.device)
+        fields["replayed"] = replays(case)
+        fields.update(nvml.state(case.device))
+    return fields
+
+
+def _timed(case: Case, call: Call) -> Call:
+    """What is timed: replays of the call where launches would outlast the work."""
+    return captured(call) if replays(case) else call
+
+
+def compare(
+    cases: Sequence[Case], rounds: Sequence[int], scales: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """Time cases in turn, in this process.
+
+    Args:
+        cases: what to time.
+        rounds: how often each is visited; even.
+        scales: factors by which outputs differ from ours; their last outputs are then checked.
+
+    Returns:
+        ``samples_ms``: for each case its samples in milliseconds, one a round. ``checks``: for each
+        case what ``check`` says of its last output. ``state``: ``nvml.state`` at the end.
+    """
+    views: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+    calls = []
+    for case in cases:
+        inputs = (case.inputs, case.loss_batch, case.dim, case.dtype)
+        if inputs not in views:
+            views[inputs] = make_views(case)
+        call = case_call(case, create_loss(case), views[inputs])
+        if case.label not in _warm:
+            call()
+        calls.append(_timed(case, call))
+    samples, outputs = interleave(calls, rounds, cases[0].device)
+    checks = [
+        check(case, output, scale)
+        for case, output, scale in zip(cases, outputs, scales or (), strict=False)
+    ]
+    return {"samples_ms": samples, "checks": checks, "state": nvml.state(cases[0].device)}
+
+
+_warm: set[str] = set()
+"""Labels of the cases that this process has run."""
+
+
+def check(case: Case, output: tuple[Tensor, ...], scale: float = 1.0) -> dict[str, Any]:
+    """``judge`` an output; where fp64 does not fit in memory it stays unverified, and says so."""
+    try:
+        return judge(case, output, scale)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        value = output[0].item()
+        return {"value": value, "value_fp64": None, "status": "ok", "reason": "not verified: oom"}
+
+
+def _milliseconds(call: Any) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3

@@ -1,0 +1,42 @@
+"""A call, itself again and a slowed copy, timed in turn: what ``lossbench noise`` judges."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from lossbench.bench.cases.calls import Call, create_loss, make_call
+from lossbench.bench.cases.case import Case
+from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.measuring.interleave import interleave
+
+ROUNDS = 12
+SESSIONS = 20
+"""Comparisons that share their processes: a fresh one takes longer to start than to measure."""
+CALLS = ("self", "control", "again", "slowed")
+Session = dict[str, list[float]]
+"""Milliseconds of each of ``CALLS``, one entry for each round."""
+
+
+def sessions(case: Case, slowdown: float) -> dict[str, Any]:
+    """What one process samples for ``SESSIONS`` comparisons."""
+    call = make_call(create_loss(case), make_views(case), case.pass_)
+    calls: Sequence[Call] = (call, call, call, _slowed(call, slowdown))
+    for warm_up in calls:
+        warm_up()
+    measured = (interleave(calls, [ROUNDS] * len(calls), case.device)[0] for _ in range(SESSIONS))
+    return {"sessions": [dict(zip(CALLS, samples, strict=True)) for samples in measured]}
+
+
+def _slowed(call: Call, share: float) -> Call:
+    """The same call, after which the processor is kept busy for a share of the call's own time."""
+
+    def slowed() -> Any:
+        start = time.perf_counter()
+        result = call()
+        end = time.perf_counter()
+        wanted = end + share * (end - start)
+        while time.perf_counter() < wanted:
+            pass
+        return result
+
+    return slowed

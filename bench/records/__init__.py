@@ -1,0 +1,1 @@
+"""Run files, what their lines must hold, and where a number was measured."""

@@ -1,0 +1,1 @@
+"""Where and in what order cases run: sweeps, child processes, torchrun, jobs."""

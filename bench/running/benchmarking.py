@@ -1,0 +1,54 @@
+"""One case through pytest-benchmark's fixture."""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from lossbench.bench.cases.calls import create_loss, make_call
+from lossbench.bench.cases.case import Case
+from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.comparing.paired import time_ratio
+from lossbench.bench.counting.counting import count
+from lossbench.bench.measuring.measure import check
+from lossbench.bench.measuring.memory import peak_bytes
+from lossbench.bench.records import environment
+
+
+def benchmark_and_describe(benchmark: Any, case: Case) -> dict[str, Any]:
+    """Time a case with ``benchmark``; return its counts, peak memory, correctness and time ratio.
+
+    The time ratio is measured in pairs: to the loss's reference, and for the reference itself to
+    one matrix product of as many MACs.
+    """
+    views = make_views(case)
+    call = make_call(create_loss(case), views, case.pass_)
+    record = {**case.describe(), **count(case), "peak_bytes": peak_bytes(call, case.device)}
+    record.update(check(case, tuple(tensor.detach() for tensor in call())))
+    facts = environment.describe(case.device, torch.get_num_threads())
+    record["machine"] = facts["gpu"] or f"{facts['cpu']}, {facts['threads']} threads"
+    benchmark(_synchronised(call, case.device))
+    record["time_ratio"] = asdict(time_ratio(call, _yardstick(case), case.device))
+    return record
+
+
+def _yardstick(case: Case) -> Callable[[], Any]:
+    if case.implementation == "reference":
+        side = round(case.cost.macs(case.pass_) ** (1 / 3))
+        left, right = (torch.rand(side, side, device=case.device) for _ in range(2))
+        return lambda: left @ right
+    reference = replace(case, implementation="reference")
+    return make_call(create_loss(reference), make_views(reference), case.pass_)
+
+
+def _synchronised(call: Callable[[], Any], device: str) -> Callable[[], Any]:
+    if device == "cpu":
+        return call
+
+    def wait() -> Any:
+        result = call()
+        torch.cuda.synchronize()
+        return result
+
+    return wait

@@ -1,0 +1,123 @@
+"""What ``lossreport`` does, on records: for the command line and for Python alike."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from lossbench.reports import figures, modules, tables
+from lossbench.reports.compare import open_sides, pair
+from lossbench.reports.records import load as load_files
+from lossbench.reports.section import Sections
+from lossbench.reports.side_by_side import build
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Paths = str | Path | Iterable[str | Path]
+Records = pd.DataFrame | Paths
+Run = pd.DataFrame | str | Path
+NEEDED = ("key", "machine", "hardware", "setting")
+"""Columns of records that were loaded, which counts and predictions have not."""
+STYLE = {"svg.hashsalt": "lossbench", "svg.fonttype": "none"}
+
+
+def load(paths: Paths) -> pd.DataFrame:
+    """Records of run files, or of what other tools wrote, one row each.
+
+    Args:
+        paths: a run file, or several: JSON of ``pytest --benchmark-json``, or CSV with columns
+            loss, implementation, batch, dim, dtype, pass and ms, are run files too.
+
+    Returns:
+        A column for each field of docs/run-files.md; ``hardware``, and ``machine``, which adds the
+        software and the code; ``calibration``, the ceilings of that machine if they are known; and
+        ``created``, when the run was begun. A record that several files hold is there once.
+
+    Raises:
+        RunFileError: a file that is missing or damaged.
+        ValueError: no file holds a record.
+    """
+    return load_files(_paths(paths))
+
+
+def table(name: str, records: Records) -> Sections:
+    """A table of records.
+
+    Args:
+        name: one of those that ``lossreport table --help`` lists, such as "implementations".
+        records: what ``run``, ``pretrain`` or ``load`` returned, or run files.
+
+    Returns:
+        Its sections, which show themselves in a notebook; ``markdown()``, ``latex()``, ``csv()``,
+        ``json()`` and ``text()`` are strings.
+
+    Raises:
+        ValueError: an unknown name, or records that are not of what the table shows.
+    """
+    module = modules.load(tables, "table", name)
+    return Sections(module.build(_frame(records)))
+
+
+def figure(name: str, records: Records) -> "Figure":
+    """A figure of records.
+
+    Args:
+        name: one of those that ``lossreport figure --help`` lists, such as "scaling".
+        records: as ``table`` takes them; the figure "compare" takes two run files or more.
+
+    Raises:
+        ValueError: an unknown name, or records that are not of what the figure shows.
+    """
+    module = modules.load(figures, "figure", name)
+    if not hasattr(module, "read"):
+        frame = _frame(records)
+    elif isinstance(records, pd.DataFrame):
+        raise ValueError(f"figure {name} keeps runs apart: give their files, not records")
+    else:
+        frame = module.read(_paths(records))
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        drawn: Figure = module.draw(frame)
+    return drawn
+
+
+def compare(base: Run, *new: Run) -> Sections:
+    """Runs against a first run, case by case: time, memory, fraction of ceiling, accuracy.
+
+    Args:
+        base: what ``run`` or ``load`` returned, or a run file.
+        *new: others.
+
+    Returns:
+        As ``table`` does.
+
+    Raises:
+        ValueError: one run alone, or runs with no case in common.
+    """
+    if not new:
+        raise ValueError("one run alone; give compare two or more")
+    sides = open_sides([_run(each) for each in (base, *new)])
+    return Sections(build(sides, [pair(sides[0], side) for side in sides[1:]]))
+
+
+def _run(given: Run) -> pd.DataFrame | Path:
+    return given if isinstance(given, pd.DataFrame) else Path(given)
+
+
+def _frame(records: Records) -> pd.DataFrame:
+    if not isinstance(records, pd.DataFrame):
+        return load(records)
+    missing = [name for name in NEEDED if name not in records]
+    if missing:
+        raise ValueError(
+            f"records have no {missing[0]!r}: tables and figures are of what run, pretrain or load "
+            "returned, not of counts, predictions or parts of records"
+        )
+    return records
+
+
+def _paths(given: Paths) -> list[Path]:
+    return [Path(given)] if isinstance(given, (str, Path)) else [Path(each) for each in given]

@@ -1,0 +1,174 @@
+"""Accuracy: a wrong value or gradient is found, a right one gets its error."""
+
+import pytest
+import torch
+
+from lossbench import losses
+from lossbench.bench.cases.calls import make_call
+from lossbench.bench.cases.case import Case
+from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.measuring import accuracy, timing
+from lossbench.bench.measuring.accuracy import KINDS, judge
+from lossbench.bench.measuring.measure import measure
+
+WRONG_BY = 1.5
+ROUNDED = ["bfloat16", "float16"]
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """No truth is left of another test, and sampling is short."""
+    monkeypatch.setattr(accuracy, "_truths", {})
+    monkeypatch.setattr(timing, "TARGET_S", 0.0)
+
+
+def make_case(loss="smi", **changes):
+    return Case(loss, **{"batch": 16, "dim": 32, **changes})
+
+
+def right_output(case):
+    return make_call(losses.create(case.loss), make_views(case), "step")()
+
+
+def register(monkeypatch, loss, change):
+    """An implementation "wrong" whose terms are those of the reference, changed."""
+    spec = losses.spec(loss)
+    reference = spec.implementations["reference"]
+
+    def wrong(hp, z_a, z_b):
+        return {name: change(term) for name, term in reference(hp, z_a, z_b).items()}
+
+    monkeypatch.setitem(spec.implementations, "wrong", wrong)
+    monkeypatch.setitem(spec.cost_models, "wrong", spec.cost_models["reference"])
+
+
+@pytest.mark.parametrize("loss", losses.names())
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+def test_what_is_right_is_ok_on_all_kinds_of_inputs(loss, dtype):
+    for kind in KINDS:
+        case = make_case(loss, dtype=dtype, inputs=kind)
+        found = judge(case, right_output(case))
+        assert (found["status"], found["reason"]) == ("ok", "")
+
+
+@pytest.mark.parametrize("loss", losses.names())
+def test_a_wrong_value_is_invalid(monkeypatch, loss):
+    register(monkeypatch, loss, lambda term: WRONG_BY * term)
+    record = measure(make_case(loss, implementation="wrong", pass_="forward"))
+    assert record["status"] == "invalid"
+    assert record["reason"].startswith("the value is ")
+    assert record["value_error"] == pytest.approx(WRONG_BY - 1, rel=1e-3)
+
+
+@pytest.mark.parametrize("loss", losses.names())
+def test_a_wrong_gradient_behind_a_right_value_is_invalid(monkeypatch, loss):
+    register(monkeypatch, loss, lambda term: WRONG_BY * term + (1 - WRONG_BY) * term.detach())
+    record = measure(make_case(loss, implementation="wrong"))
+    assert record["status"] == "invalid"
+    assert record["reason"] == "the gradient is off by 0.5 of its length against fp64"
+    assert record["value_error"] < 1e-5
+    assert record["gradient_error"] == pytest.approx(WRONG_BY - 1, rel=1e-3)
+    forward = measure(make_case(loss, implementation="wrong", pass_="forward"))
+    assert (forward["status"], forward["gradient_error"]) == ("ok", None)
+
+
+@pytest.mark.parametrize("place", [1, 2])
+def test_a_gradient_of_either_view_counts(place):
+    case = make_case("vicreg")
+    output = list(right_output(case))
+    output[place] = torch.zeros_like(output[place])
+    assert judge(case, tuple(output))["status"] == "invalid"
+
+
+def test_the_error_of_a_gradient_that_is_one_per_cent_long_is_one_per_cent():
+    case = make_case(dtype="float64")
+    value, *gradients = right_output(case)
+    found = judge(case, (value, *(1.01 * gradient for gradient in gradients)))
+    assert found["gradient_error"] == pytest.approx(1e-2)
+    assert found["status"] == "invalid"
+
+
+@pytest.mark.parametrize("loss", losses.names())
+def test_a_factor_of_convention_is_no_error(loss):
+    case = make_case(loss)
+    output = right_output(case)
+    plain = judge(case, output)
+    scaled = judge(case, tuple(0.025 * tensor for tensor in output), scale=0.025)
+    assert scaled["status"] == "ok"
+    assert scaled["value"] == pytest.approx(plain["value"])
+    assert scaled["gradient_error"] == pytest.approx(plain["gradient_error"], abs=1e-6)
+    assert judge(case, tuple(0.025 * tensor for tensor in output))["status"] == "invalid"
+
+
+@pytest.mark.parametrize("loss", losses.names())
+def test_the_reference_is_as_far_off_as_itself(loss):
+    record = measure(make_case(loss), sample=False, errors=True)
+    assert record["status"] == "ok"
+    for name in ("", *(f"accuracy_{kind}_" for kind in KINDS)):
+        assert record[f"{name}gradient_error_to_reference"] == pytest.approx(1.0)
+        if record[f"{name}value_error"]:  # the value may happen to be exact
+            assert record[f"{name}value_error_to_reference"] == pytest.approx(1.0)
+
+
+def test_without_a_gradient_in_fp64_there_is_none_to_compare_with(monkeypatch):
+    monkeypatch.setattr(accuracy, "AFFORDABLE_MACS", make_case().cost.macs("step") - 1)
+    case = make_case()
+    value, *gradients = right_output(case)
+    found = judge(case, (value, *(2 * gradient for gradient in gradients)))
+    assert found["status"] == "ok"  # nobody can tell
+    for name in ("value_error_to_reference", "gradient_error", "gradient_error_to_reference"):
+        assert found[name] is None
+    assert found["value_error"] < 1e-5
+    assert judge(case, (2 * value, *gradients))["status"] == "invalid"
+    errors = accuracy.accuracy(case, pytest.fail)
+    assert errors == {"accuracy": "too large for fp64"}
+
+
+@pytest.mark.parametrize("dtype", ROUNDED)
+@pytest.mark.parametrize("loss", losses.names())
+def test_the_truth_is_of_the_rounded_inputs(loss, dtype):
+    case = make_case(loss, dtype=dtype)
+    found = judge(case, right_output(case))
+    reference = losses.create(loss)
+    rounded, exact = (
+        reference(*(view.double() for view in make_views(make_case(loss, dtype=name)))).item()
+        for name in (dtype, "float32")
+    )
+    assert found["value_fp64"] == pytest.approx(rounded, rel=1e-12)
+    assert abs(rounded - exact) > 1e-7 * abs(exact)
+
+
+def test_all_implementations_share_one_truth(monkeypatch):
+    made = []
+    find = accuracy._find_truth
+    monkeypatch.setattr(accuracy, "_find_truth", lambda case: made.append(case) or find(case))
+    for implementation in ("reference", "gram", "chunked"):
+        case = make_case(implementation=implementation)
+        judge(case, right_output(case))
+    assert [case.implementation for case in made] == ["reference"]
+
+
+def test_an_output_that_is_wrong_on_one_kind_of_inputs_is_named():
+    case = make_case("vicreg", dtype="float64")
+    reference = losses.create("vicreg")
+
+    def run(views):
+        # of the kinds, only aligned views are apart by as much as 0.03 of what differs in them
+        spread = views[0].std(dim=0).mean()
+        factor = 2 if (views[0] - views[1]).std() < 0.1 * spread else 1
+        return tuple(factor * tensor for tensor in make_call(reference, views, "step")())
+
+    errors = accuracy.accuracy(case, run)
+    assert errors["status"] == "invalid"
+    assert errors["reason"].startswith("aligned inputs: the ")
+    assert errors["accuracy_random_value_error"] < 1e-12
+    assert errors["accuracy_aligned_value_error"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_is_not_finite_is_invalid(place):
+    case = make_case()
+    output = list(right_output(case))
+    output[place] = output[place] * float("inf")
+    found = judge(case, tuple(output))
+    assert found == {"status": "invalid", "reason": "the value or its gradient is not finite"}

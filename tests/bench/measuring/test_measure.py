@@ -1,0 +1,58 @@
+"""Measuring: what a record says of an output, right or wrong."""
+
+import pytest
+import torch
+
+from lossbench import losses
+from lossbench.bench.cases.case import Case
+from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.measuring import timing
+from lossbench.bench.measuring.measure import check, measure
+
+FACTORS = {"float64": 1 + 1e-8, "float32": 1.002, "bfloat16": 1.002, "float16": 0.998}
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    monkeypatch.setattr(timing, "TARGET_S", 0.0)
+
+
+@pytest.mark.parametrize("loss", losses.names())
+@pytest.mark.parametrize("dtype", FACTORS)
+def test_a_right_output_is_ok_and_a_slightly_wrong_one_invalid(loss, dtype):
+    case = Case(loss, batch=16, dim=32, dtype=dtype, pass_="forward")
+    views = make_views(case)
+    value = losses.create(loss)(*views)
+    right = check(case, (value,))
+    assert right["status"] == "ok"
+    assert right["value"] == pytest.approx(right["value_fp64"], rel=1e-4)
+    wrong = check(case, (value * FACTORS[dtype],))
+    assert wrong["status"] == "invalid"
+    assert wrong["reason"].startswith("the value is ")
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_is_not_finite_is_invalid(place):
+    case = Case("smi", batch=4, dim=8)
+    output = [torch.tensor(1.0), torch.zeros(4, 8), torch.zeros(4, 8)]
+    output[place] = output[place] * float("nan")
+    fields = check(case, tuple(output))
+    assert fields == {"status": "invalid", "reason": "the value or its gradient is not finite"}
+
+
+def test_an_implementation_that_changes_the_maths_is_invalid(monkeypatch):
+    def wrong(hp, z_a, z_b):
+        return {"part": (z_a - z_b).square().sum()}
+
+    spec = losses.spec("smi")
+    monkeypatch.setitem(spec.implementations, "wrong", wrong)
+    monkeypatch.setitem(spec.cost_models, "wrong", spec.cost_models["reference"])
+    record = measure(Case("smi", "wrong", batch=8, dim=8))
+    assert record["status"] == "invalid"
+    assert len(record["samples_ms"]) == timing.MIN_SAMPLES
+    assert record["peak_bytes"] > 0
+
+
+def test_digits_are_measured_like_any_input():
+    record = measure(Case("vicreg", batch=12, dim=8, inputs="digits"))
+    assert record["status"] == "ok"

@@ -1,0 +1,110 @@
+"""Timing: what is run and kept, never how long it takes."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from lossbench import losses
+from lossbench.bench.cases.calls import make_call
+from lossbench.bench.comparing.paired import time_ratio
+from lossbench.bench.measuring import timing
+from lossbench.bench.measuring.timing import sample_ms, summarise
+
+
+@pytest.fixture
+def views():
+    generator = torch.Generator().manual_seed(1)
+    return tuple(torch.randn(6, 5, generator=generator) for _ in "ab")
+
+
+def test_step_returns_value_and_gradients_of_both_views(views):
+    loss = losses.create("vicreg")
+    value, *gradients = make_call(loss, views, "step")()
+    leaves = [view.clone().requires_grad_() for view in views]
+    expected = loss(*leaves)
+    expected.backward()
+    assert torch.equal(value, expected)
+    assert all(torch.equal(g, leaf.grad) for g, leaf in zip(gradients, leaves, strict=True))
+
+
+def test_forward_keeps_no_graph_and_forward_grad_does(views):
+    loss = losses.create("nt_xent")
+    assert not make_call(loss, views, "forward")()[0].requires_grad
+    assert make_call(loss, views, "forward_grad")()[0].requires_grad
+
+
+def test_every_call_builds_a_fresh_graph(views):
+    built = []
+    loss = losses.create("smi")
+    loss.register_forward_hook(lambda *_: built.append(1))
+    call = make_call(loss, views, "step")
+    samples, result = sample_ms(call, "cpu")
+    assert len(built) == len(samples)
+    assert len(result) == 3
+
+
+def test_sampling_stops_at_enough_samples(monkeypatch):
+    monkeypatch.setattr(timing, "TARGET_S", 0.0)
+    samples, _ = sample_ms(lambda: (), "cpu")
+    assert len(samples) == timing.MIN_SAMPLES
+
+
+def test_slow_calls_stop_at_two_samples(monkeypatch):
+    monkeypatch.setattr(timing, "LIMIT_S", 0.001)
+    samples, _ = sample_ms(lambda: time.sleep(0.002), "cpu")
+    assert len(samples) == 2
+
+
+def test_summary_keeps_the_raw_samples():
+    summary = summarise([3.0, 1.0, 2.0, 5.0, 4.0])
+    assert summary["median_ms"] == 3.0
+    assert summary["p20_ms"] == pytest.approx(1.8)
+    assert summary["p80_ms"] == pytest.approx(4.2)
+    assert summary["samples_ms"] == [3.0, 1.0, 2.0, 5.0, 4.0]
+
+
+def test_ratio_of_scripted_times_is_exact(monkeypatch):
+    slow, fast = (lambda: None), (lambda: ())
+    clock = {slow: 6.0, fast: 2.0}
+    monkeypatch.setattr(
+        "lossbench.bench.comparing.paired.make_timer",
+        lambda *_, **__: lambda call: (clock[call], None),
+    )
+    ratio = time_ratio(slow, fast, "cpu")
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((3.0, 3.0, 3.0))
+
+
+def test_ratio_is_immune_to_a_drifting_clock(monkeypatch):
+    # Each measurement takes 10% longer than the one before; both calls do the same work.
+    now = [1.0]
+
+    def timer(call: object) -> tuple[float, None]:
+        now[0] *= 1.1
+        return now[0], None
+
+    monkeypatch.setattr("lossbench.bench.comparing.paired.make_timer", lambda *_, **__: timer)
+    ratio = time_ratio(lambda: None, lambda: (), "cpu")
+    assert ratio.value == pytest.approx(1.0)
+    assert ratio.low <= 1.0 <= ratio.high
+
+
+def test_waiting_for_a_core_is_not_the_calls_time_but_sleeping_is():
+    # Other processes take turns on this core; the call itself sleeps 20 ms and works a little.
+    spin = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(spin) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        timer = timing.make_timer("cpu", alone=True)
+        elapsed, _ = timer(lambda: (time.sleep(0.02), sum(range(3_000_000))))
+        start = time.thread_time()
+        sum(range(3_000_000))
+        work_ms = (time.thread_time() - start) * 1e3
+    finally:
+        for process in others:
+            process.kill()
+            process.wait()
+    assert elapsed >= 20
+    assert elapsed < 20 + 3 * work_ms

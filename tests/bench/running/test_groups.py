@@ -1,0 +1,311 @@
+"""Paired sweeps: who is compared with whom, and that nothing of it is lost or done twice."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from test_sweep import Quiet
+
+from lossbench.bench.cases.case import Case
+from lossbench.bench.comparing.ratios import FLOOR
+from lossbench.bench.records.runfile import read
+from lossbench.bench.running import groups
+from lossbench.bench.running import sweep as sweep_module
+from lossbench.bench.running.groups import (
+    MAX_ROUNDS,
+    MIN_ROUNDS,
+    PROCESSES,
+    QUICK_S,
+    TARGET_S,
+    group,
+    plan,
+)
+from lossbench.bench.running.sweep import Limits, open_run, sweep
+
+BASE = Case("smi", batch=8, dim=16)
+COMPARABLE = [
+    BASE,
+    replace(BASE, implementation="chunked"),
+    replace(BASE, implementation="chunked", options={"workspace_bytes": 4096}),
+    replace(BASE, hyperparameters={"lambda_": 2.0}),
+    replace(BASE, loss="nt_xent"),
+    replace(BASE, loss="barlow_twins", implementation="own", contender="third_party:scaled"),
+]
+OTHERS = [
+    replace(BASE, batch=9),
+    replace(BASE, dim=17),
+    replace(BASE, dtype="float64"),
+    replace(BASE, pass_="forward"),
+    replace(BASE, inputs="digits"),
+    replace(BASE, world=2, distribution="gather"),
+]
+
+
+def test_cases_that_differ_in_loss_and_how_it_is_computed_are_compared():
+    assert group(COMPARABLE) == [COMPARABLE]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_cases_that_differ_in_shape_dtype_pass_or_inputs_are_not(other):
+    assert group([BASE, other]) == [[BASE], [other]]
+
+
+def test_groups_come_in_the_order_of_their_first_case():
+    late = [replace(case, batch=32) for case in COMPARABLE]
+    mixed = [case for pair in zip(late, COMPARABLE, strict=True) for case in pair]
+    assert group(mixed) == [late, COMPARABLE]
+
+
+@pytest.mark.parametrize("others", [[], [0.06] * 8, [0.06] * 30, [1.0, 0.06], [40.0, 2.0, 0.5]])
+@pytest.mark.parametrize("visit_s", np.geomspace(1e-4, 1e3, 15).tolist())
+def test_rounds_are_even_and_end_in_time(visit_s, others):
+    visits = [visit_s, *others]
+    processes, rounds = plan(visits)
+    assert processes in (1, PROCESSES)
+    assert all(number % 2 == 0 for number in rounds)
+    assert MIN_ROUNDS <= min(rounds) <= max(rounds) <= MAX_ROUNDS
+    spent = processes * sum(map(float.__mul__, visits, map(float, rounds)))
+    assert set(rounds) == {MIN_ROUNDS} or spent <= max(
+        TARGET_S + QUICK_S, MIN_ROUNDS * sum(visits) + QUICK_S
+    )
+
+
+def test_long_rounds_are_compared_in_one_process():
+    assert plan([0.001, 0.001]) == (PROCESSES, [MAX_ROUNDS] * 2)
+    assert plan([TARGET_S, TARGET_S]) == (1, [MIN_ROUNDS] * 2)
+
+
+def test_a_slow_case_leaves_further_rounds_to_the_quick_ones():
+    processes, (slow, middling, *quick) = plan([9.0, 3.0, 0.3, 0.3])
+    assert processes == 1
+    assert slow == middling == MIN_ROUNDS
+    assert set(quick) == {MIN_ROUNDS + int(QUICK_S / 0.6) // 2 * 2}
+
+
+class FakeWorker:
+    """Stands in for the child processes; ``broken`` says what a case's evaluation gives instead."""
+
+    broken: ClassVar = {}
+    comparisons: ClassVar = []
+
+    def __init__(self, device, memory_bytes=None):
+        pass
+
+    def evaluate(self, case, timeout_s, measure=True, sample=True, errors=False, ceilings=None):
+        counted = {"macs": 1}
+        if not measure or case.loss in self.broken:
+            return {**counted, **self.broken.get(case.loss, {})}
+        times = dict.fromkeys(("median_ms", "p20_ms", "p80_ms"), 1.0) if sample else {}
+        done = {"status": "ok", "reason": "", "call_ms": 1.0, "peak_bytes": 1}
+        return {**counted, **done, **times, **({"accuracy": "measured"} if errors else {})}
+
+    def compare(self, cases, rounds, timeout_s, scales=None):
+        self.comparisons.append([case.label for case in cases])
+        checks = [{"status": "ok", "reason": ""} for _ in scales or ()]
+        samples = [[float(len(c.loss))] * n for c, n in zip(cases, rounds, strict=True)]
+        return {"samples_ms": samples, "checks": checks}
+
+    def stop(self):
+        pass
+
+
+@pytest.fixture
+def fake_worker(monkeypatch):
+    monkeypatch.setattr(FakeWorker, "broken", {})
+    monkeypatch.setattr(FakeWorker, "comparisons", [])
+    monkeypatch.setattr(sweep_module, "Worker", FakeWorker)
+    return FakeWorker
+
+
+LOSSES = ("barlow_twins", "nt_xent", "vicreg")
+CASES = [Case(loss, batch=batch, dim=16) for batch in (8, 12) for loss in LOSSES]
+
+
+def run(path, cases=CASES, paired=True, errors=False, limits=None):
+    progress = Quiet()
+    writer, _ = open_run(path, "cpu")
+    with writer:
+        outcome = sweep(cases, writer, limits or Limits(), progress, paired, errors)
+    return outcome, progress.events
+
+
+def test_every_group_is_compared_once_in_each_process(tmp_path, fake_worker):
+    outcome, _ = run(tmp_path / "run.jsonl")
+    assert outcome.measured == 6
+    eight, twelve = outcome.records[:3], outcome.records[3:]
+    assert len({record["pair_group"] for record in eight}) == 1
+    assert {record["pair_group"] for record in eight}.isdisjoint(r["pair_group"] for r in twelve)
+    assert len(fake_worker.comparisons) == 2 * PROCESSES
+    # the quickest case is timed again as its own control
+    first = fake_worker.comparisons[0]
+    assert first == [case.label for case in CASES[:3]] + [CASES[0].label]
+    assert all(record["pair_noise"] == FLOOR for record in outcome.records)
+    assert [record["median_ms"] for record in eight] == [12.0, 7.0, 6.0]
+
+
+def test_run_twice_measures_nothing_twice(tmp_path, fake_worker):
+    first, _ = run(tmp_path / "run.jsonl")
+    second, events = run(tmp_path / "run.jsonl")
+    assert second.measured == 0
+    assert events == [("skip", case.loss) for case in CASES]
+    assert second.records == first.records
+
+
+def test_a_run_that_was_killed_within_a_group_is_completed(tmp_path, fake_worker):
+    path = tmp_path / "run.jsonl"
+    whole, _ = run(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:6]))  # header, a group, and two cases of the next
+    completed, events = run(path)
+    assert [event for event, _ in events][:3] == ["skip"] * 3
+    assert completed.measured == 3
+    first, second = completed.records[:3], completed.records[3:]
+    assert [r["pair_group"] for r in first] == [r["pair_group"] for r in whole.records[:3]]
+    assert len({r["pair_group"] for r in second}) == 1
+
+
+def test_times_that_were_not_paired_are_measured_again(tmp_path, fake_worker):
+    path = tmp_path / "run.jsonl"
+    alone, _ = run(path, paired=False)
+    assert not any("pair_group" in record for record in alone.records)
+    assert fake_worker.comparisons == []
+    paired, _ = run(path)
+    assert paired.measured == len(CASES)
+    assert all("pair_group" in record for record in paired.records)
+    again, _ = run(path, paired=False)
+    assert again.measured == 0  # paired times are times
+    assert again.records == paired.records
+
+
+def test_a_new_case_of_a_group_is_compared_with_all_of_it(tmp_path, fake_worker):
+    path = tmp_path / "run.jsonl"
+    run(path, CASES[:2])
+    outcome, _ = run(path, CASES[:3])
+    assert outcome.measured == 3
+    assert len({record["pair_group"] for record in outcome.records}) == 1
+
+
+def test_errors_that_were_not_asked_for_are_measured_later(tmp_path, fake_worker):
+    run(tmp_path / "run.jsonl")
+    outcome, _ = run(tmp_path / "run.jsonl", errors=True)
+    assert outcome.measured == len(CASES)
+    assert {record["accuracy"] for record in outcome.records} == {"measured"}
+
+
+def test_a_case_that_is_wrong_is_not_timed_and_the_others_are(tmp_path, fake_worker):
+    fake_worker.broken = {"nt_xent": {"status": "invalid", "reason": "the value is 2"}}
+    outcome, _ = run(tmp_path / "run.jsonl", CASES[:3])
+    assert [record["status"] for record in outcome.records] == ["ok", "invalid", "ok"]
+    assert "pair_group" not in outcome.records[1]
+    assert outcome.records[1]["reason"] == "the value is 2"
+    assert outcome.records[0]["pair_group"] == outcome.records[2]["pair_group"]
+    again, _ = run(tmp_path / "run.jsonl", CASES[:3])
+    assert again.measured == 0
+
+
+def test_a_group_in_which_nothing_is_right_is_not_tried_for_ever(tmp_path, fake_worker):
+    wrong = {"status": "invalid", "reason": "the value is 2"}
+    fake_worker.broken = dict.fromkeys(LOSSES, wrong)
+    run(tmp_path / "run.jsonl", CASES[:3])
+    again, _ = run(tmp_path / "run.jsonl", CASES[:3])
+    assert again.measured == 0
+
+
+def test_a_comparison_that_fails_says_so_and_is_tried_again(tmp_path, monkeypatch, fake_worker):
+    working = FakeWorker.compare
+
+    def fail(self, cases, rounds, timeout_s, scales=None):
+        working(self, cases, rounds, timeout_s)
+        second = len(self.comparisons) == 2
+        failure = {"status": "oom", "reason": "killed by the system"}
+        return failure if second else {"samples_ms": [[1.0] * number for number in rounds]}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeWorker, "compare", fail)
+        outcome, _ = run(tmp_path / "run.jsonl", CASES[:3])
+    reasons = {(record["status"], record["reason"]) for record in outcome.records}
+    assert reasons == {("oom", "in paired timing: killed by the system")}
+    assert not any("median_ms" in record for record in outcome.records)
+    again, _ = run(tmp_path / "run.jsonl", CASES[:3])
+    assert again.measured == 3
+    assert {record["status"] for record in again.records} == {"ok"}
+
+
+def test_a_contender_that_ends_a_comparison_leaves_the_others_unaffected(
+    tmp_path, monkeypatch, fake_worker
+):
+    working = FakeWorker.compare
+
+    def hang(self, cases, rounds, timeout_s, scales=None):
+        if any(case.contender for case in cases):
+            return {"status": "timeout", "reason": "not finished after 600 s"}
+        return working(self, cases, rounds, timeout_s, scales)
+
+    monkeypatch.setattr(FakeWorker, "compare", hang)
+    third = replace(CASES[0], implementation="hangs", contender="third_party:scaled")
+    outcome, _ = run(tmp_path / "run.jsonl", [*CASES[:3], third])
+    *ours, contender = outcome.records
+    assert {record["status"] for record in ours} == {"ok"}
+    assert len({record["pair_group"] for record in ours}) == 1
+    assert contender["status"] == "timeout"
+    assert contender["reason"] == "in paired timing: not finished after 600 s"
+
+
+def test_what_is_wrong_after_it_was_timed_is_invalid(tmp_path, monkeypatch, fake_worker):
+    working = FakeWorker.compare
+
+    def go_wrong(self, cases, rounds, timeout_s, scales=None):
+        found = working(self, cases, rounds, timeout_s, scales)
+        if scales is not None:
+            found["checks"][1] = {"status": "invalid", "reason": "the value is 2"}
+        return found
+
+    monkeypatch.setattr(FakeWorker, "compare", go_wrong)
+    outcome, _ = run(tmp_path / "run.jsonl", CASES[:3])
+    assert [record["status"] for record in outcome.records] == ["ok", "invalid", "ok"]
+    assert outcome.records[1]["reason"] == "after it was timed, the value is 2"
+
+
+def test_what_the_budget_leaves_out_is_completed(tmp_path, fake_worker):
+    outcome, _ = run(tmp_path / "run.jsonl", limits=Limits(budget_s=0))
+    assert (outcome.measured, outcome.left) == (0, 6)
+    assert fake_worker.comparisons == []
+    outcome, _ = run(tmp_path / "run.jsonl")
+    assert (outcome.measured, outcome.left) == (6, 0)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A paired sweep through real processes, of one case of another shape and one that raises."""
+    path = tmp_path_factory.mktemp("paired") / "run.jsonl"
+    raises = replace(COMPARABLE[-1], implementation="raises", contender="third_party:raises")
+    cases = [*COMPARABLE, raises]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(groups, "MAX_ROUNDS", MIN_ROUNDS)  # the parent makes the plan
+        outcome, _ = run(path, cases)
+    return path, cases, outcome
+
+
+def test_cases_of_a_real_group_share_rounds_processes_and_noise(real):
+    _, _, outcome = real
+    *right, raises = outcome.records
+    assert {record["status"] for record in right} == {"ok"}, [r["reason"] for r in right]
+    assert {len(record["samples_ms"]) for record in right} == {
+        right[0]["pair_processes"] * MIN_ROUNDS
+    }
+    shared = {(r["pair_group"], r["pair_processes"], r["pair_noise"]) for r in right}
+    assert len(shared) == 1
+    assert right[0]["pair_processes"] in (1, PROCESSES)
+    assert right[0]["pair_noise"] >= FLOOR
+    assert raises["status"] == "error"
+    assert "pair_group" not in raises
+
+
+def test_a_real_paired_run_is_not_measured_again(real):
+    path, cases, outcome = real
+    assert len(read(path).records) == len(cases)
+    again, events = run(path, cases[:-1])
+    assert again.measured == 0
+    assert {event for event, _ in events} == {"skip"}
+    assert again.records == outcome.records[:-1]

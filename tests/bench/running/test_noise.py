@@ -1,0 +1,79 @@
+"""How far paired timing can be believed: what is made of the samples, and what is sampled."""
+
+import time
+
+import pytest
+from command_line import assert_one_line_error, call_lossbench
+
+from lossbench.bench.cases.case import Case
+from lossbench.bench.comparing.ratios import FLOOR
+from lossbench.bench.running import noise
+from lossbench.bench.running.groups import PROCESSES
+from lossbench.bench.running.noise import CALLS, SESSIONS
+
+
+def sampled(comparisons, **factors):
+    """Samples of calls that take a millisecond, but by their factors, and vary by rounds alone."""
+    rounds = [1.0, 1.3, 0.9, 1.1]
+    session = {name: [factors.get(name, 1.0) * ms for ms in rounds] for name in CALLS}
+    return [[session] * SESSIONS for _ in range(noise.processes(comparisons))]
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "processes"), [(1, 1), (SESSIONS, 1), (SESSIONS + 1, 2), (5 * SESSIONS, 5)]
+)
+def test_comparisons_share_processes_by_the_session(comparisons, processes):
+    assert noise.processes(comparisons) == processes * PROCESSES
+
+
+def test_what_is_the_same_is_not_claimed_and_what_is_slower_is_found():
+    comparisons = SESSIONS + 3
+    trust = noise.judge(sampled(comparisons, slowed=1.15), comparisons)
+    assert (trust.comparisons, trust.false_claims, trust.found) == (comparisons, 0, comparisons)
+    assert trust.thresholds == (FLOOR,) * comparisons
+
+
+@pytest.mark.parametrize("again", [0.8, 1.2])
+def test_a_difference_from_itself_is_a_false_claim(again):
+    assert noise.judge(sampled(7, again=again), 7).false_claims == 7
+
+
+def test_a_slowdown_below_what_a_call_shows_from_itself_is_not_found():
+    trust = noise.judge(sampled(7, control=1.3, slowed=1.15), 7)
+    assert trust.found == 0
+    assert min(trust.thresholds) == pytest.approx(0.3)
+
+
+def test_a_process_samples_every_call_of_every_session(monkeypatch):
+    monkeypatch.setattr(noise, "SESSIONS", 2)
+    monkeypatch.setattr(noise, "ROUNDS", 4)
+    found = noise.sessions(Case("smi", batch=4, dim=8), slowdown=0.15)["sessions"]
+    assert len(found) == 2
+    for session in found:
+        assert tuple(session) == CALLS
+        assert all(len(samples) == 4 and min(samples) > 0 for samples in session.values())
+
+
+def test_a_slowed_copy_takes_its_share_longer():
+    spent = []
+
+    def call():
+        start = time.perf_counter()
+        time.sleep(0.01)
+        spent.append(time.perf_counter() - start)
+        return "result"
+
+    start = time.perf_counter()
+    assert noise._slowed(call, 0.5)() == "result"
+    assert time.perf_counter() - start >= 1.5 * spent[0]
+
+
+def test_a_case_that_fails_is_named_with_its_reason():
+    case = Case("barlow_twins", "own", batch=4, dim=8, contender="third_party:raises")
+    with pytest.raises(RuntimeError, match=r"barlow_twins-own-4x8.*there is no loss"):
+        next(noise.sample(case, 1, 0.15, timeout_s=60))
+
+
+@pytest.mark.parametrize("bad", [("--comparisons", "0"), ("--slowdown", "0")])
+def test_a_comparison_that_cannot_be_made_is_refused(bad):
+    assert_one_line_error(call_lossbench("noise", "--loss", "smi", *bad), "--comparisons of at")

@@ -1,0 +1,282 @@
+"""Sweeps: every failure is a row, a budget or a kill loses nothing, nothing runs twice."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lossbench.bench.cases.case import Case
+from lossbench.bench.records.failures import describe_failure
+from lossbench.bench.records.runfile import read
+from lossbench.bench.running import sweep as sweep_module
+from lossbench.bench.running.sweep import Limits, case_key, open_run, sweep
+from lossbench.bench.running.worker import Worker
+
+LOSSES = ("barlow_twins", "nt_xent", "smi", "vicreg")
+CASES = [Case(loss, batch=8, dim=16, pass_="forward") for loss in LOSSES]
+
+
+class Quiet:
+    def __init__(self):
+        self.events = []
+
+    def skip(self, case):
+        self.events.append(("skip", case.loss))
+
+    def start(self, case):
+        self.events.append(("start", case.loss))
+
+    def compare(self, cases):
+        self.events.append(("compare", len(cases)))
+
+    def finish(self, case, record):
+        self.events.append((record["status"], case.loss))
+
+
+MEASURED = dict.fromkeys(("median_ms", "p20_ms", "p80_ms", "peak_bytes", "saved_bytes", "macs"), 1)
+
+
+class FakeWorker:
+    """Stands in for the child process, so that a sweep's own logic is quick to test."""
+
+    def __init__(self, device, memory_bytes=None):
+        pass
+
+    def evaluate(self, case, timeout_s, measure=True, **how):
+        return {"status": "ok", "reason": "", **MEASURED} if measure else {"macs": 1}
+
+    def stop(self):
+        pass
+
+
+@pytest.fixture
+def fake_worker(monkeypatch):
+    monkeypatch.setattr(sweep_module, "Worker", FakeWorker)
+
+
+def run(path, cases=CASES, limits=None):
+    progress = Quiet()
+    writer, _ = open_run(path, "cpu")
+    with writer:
+        return sweep(cases, writer, limits or Limits(), progress), progress.events
+
+
+def test_run_twice_measures_nothing_twice(tmp_path, fake_worker):
+    first, _ = run(tmp_path / "run.jsonl")
+    assert (first.measured, first.left) == (4, 0)
+    second, events = run(tmp_path / "run.jsonl")
+    assert second.measured == 0
+    assert events == [("skip", case.loss) for case in CASES]
+    assert second.records == first.records
+
+
+def test_a_case_named_twice_is_measured_once(tmp_path, fake_worker):
+    outcome, _ = run(tmp_path / "run.jsonl", [*CASES, *CASES])
+    assert outcome.measured == len(outcome.records) == 4
+
+
+def test_budget_stops_before_a_case_and_the_rest_resumes(tmp_path, fake_worker):
+    outcome, _ = run(tmp_path / "run.jsonl", limits=Limits(budget_s=0))
+    assert (outcome.measured, outcome.left) == (0, 4)
+    outcome, _ = run(tmp_path / "run.jsonl")
+    assert (outcome.measured, outcome.left) == (4, 0)
+
+
+def test_budget_leaves_out_a_case_that_would_not_fit(tmp_path, fake_worker):
+    # The first case shows 8^2 x 16 x 3 MACs a millisecond: 1e10 MACs would take hours.
+    huge = Case("smi", batch=2048, dim=800, pass_="forward")
+    outcome, events = run(tmp_path / "run.jsonl", [CASES[2], huge], Limits(budget_s=60))
+    assert (outcome.measured, outcome.left) == (1, 1)
+    assert events == [("start", "smi"), ("ok", "smi"), ("start", "smi"), ("timeout", "smi")]
+    left_out = outcome.records[1]
+    assert left_out["reason"] == "not measured: the budget was spent"
+    assert left_out["macs"] == 1  # counted all the same
+
+
+def test_what_time_or_memory_stopped_is_tried_again(tmp_path, monkeypatch, fake_worker):
+    statuses = dict(zip(LOSSES, ("timeout", "oom", "invalid", "unsupported"), strict=True))
+    failing = {"reason": "said why"}
+
+    def fail(self, case, timeout_s, **how):
+        return failing | {"status": statuses[case.loss]}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeWorker, "evaluate", fail)
+        run(tmp_path / "run.jsonl")
+    outcome, _ = run(tmp_path / "run.jsonl")
+    assert outcome.measured == 2
+    assert [record["status"] for record in outcome.records] == [
+        "ok",
+        "ok",
+        "invalid",
+        "unsupported",
+    ]
+    assert len(read(tmp_path / "run.jsonl").records) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch": 9},
+        {"dtype": "float64"},
+        {"pass_": "forward"},
+        {"world": 2},
+        {"inputs": "digits"},
+        {"hyperparameters": {"lambda_": 2.0}},
+        {"implementation": "chunked"},
+        {"implementation": "chunked", "options": {"workspace_bytes": 4096}},
+        {"implementation": "own", "contender": "third_party:scaled"},
+    ],
+)
+def test_content_key_changes_with_the_case(change):
+    header = {"code_hash": "c", "environment_hash": "e"}
+    case = Case("smi", batch=8, dim=16)
+    assert case_key(case, header) == case_key(replace(case), header)
+    assert case_key(replace(case, **change), header) != case_key(case, header)
+    assert case_key(case, header | {"code_hash": "d"}) != case_key(case, header)
+    assert case_key(case, header | {"environment_hash": "f"}) != case_key(case, header)
+
+
+def test_out_of_memory_is_a_row_and_the_sweep_goes_on(tmp_path):
+    small, big = Case("smi", batch=8, dim=16), Case("barlow_twins", batch=2, dim=40_000)
+    limits = Limits(memory_bytes=4 * 2**30, timeout_s=60)
+    outcome, _ = run(tmp_path / "run.jsonl", [big, small], limits)  # C is 6.4 GB
+    statuses = [(record["loss"], record["status"]) for record in outcome.records]
+    assert statuses == [("barlow_twins", "oom"), ("smi", "ok")]
+    assert outcome.records[0]["macs"] == 3 * 2 * 40_000**2  # counts need no memory
+    assert "median_ms" not in outcome.records[0]
+    assert outcome.records[0]["reason"].endswith("6.4 GB more did not fit in memory")
+
+
+def test_a_check_that_does_not_fit_leaves_the_measurement(tmp_path):
+    # C is 1.02 GB in fp32; the fp64 truth needs twice that, on top of its own copies.
+    case = Case("barlow_twins", batch=8, dim=16_000, pass_="forward")
+    outcome, _ = run(tmp_path / "run.jsonl", [case], Limits(memory_bytes=4 * 2**30))
+    (record,) = outcome.records
+    assert (record["status"], record["reason"]) == ("ok", "not verified: oom")
+    assert record["value_fp64"] is None
+    assert record["peak_bytes"] > 4 * 16_000**2
+
+
+def test_a_case_that_takes_too_long_times_out_and_the_next_one_runs():
+    worker = Worker("cpu")
+    try:
+        slow = Case("vicreg", batch=512, dim=4096)
+        assert worker.evaluate(slow, timeout_s=0.01)["status"] == "timeout"
+        assert worker.evaluate(CASES[0], timeout_s=60)["status"] == "ok"
+    finally:
+        worker.stop()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, "oom"), (signal.SIGSEGV, "error")])
+def test_a_killed_child_is_a_row_that_says_how_it_ended(number, status):
+    worker = Worker("cpu")
+    try:
+        worker.evaluate(CASES[0], timeout_s=60)
+        os.kill(worker._process.pid, number)
+        fields = worker.evaluate(CASES[1], timeout_s=60)
+        assert fields["status"] == status
+        assert worker.evaluate(CASES[2], timeout_s=60)["status"] == "ok"
+    finally:
+        worker.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MemoryError(), "oom"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "oom"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "oom"),
+        (NotImplementedError("no kernel"), "unsupported"),
+        (RuntimeError("\"addmm\" not implemented for 'Half'"), "unsupported"),
+        (ZeroDivisionError("division by zero"), "error"),
+    ],
+)
+def test_failures_get_the_status_that_says_why(error, status):
+    fields = describe_failure(error)
+    assert fields["status"] == status
+    assert type(error).__name__ in fields["reason"]
+
+
+def test_cuda_where_there_is_none_is_a_row():
+    if torch.cuda.is_available():
+        device, expected = "cuda", "ok"
+    else:
+        device, expected = "cuda", "unsupported"
+    worker = Worker(device)
+    try:
+        fields = worker.evaluate(replace(CASES[0], device=device), timeout_s=120)
+    finally:
+        worker.stop()
+    assert fields["status"] == expected
+
+
+def test_kill_at_random_moments_loses_nothing_finished_and_measures_nothing_twice(tmp_path):
+    path = tmp_path / "run.jsonl"
+    batches = ",".join(map(str, range(2, 122)))
+    grid = ["--loss", "smi", "--batch", batches, "--dim", "16", "--pass", "forward"]
+    grid += ["--implementation", "reference"]
+    command = [sys.executable, "-m", "lossbench", "run", *grid, "--out", str(path)]
+    options = {
+        "env": os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
+    generator = random.Random(0)
+    finished: list[str] = []
+    for _ in range(20):
+        with subprocess.Popen(command, **options) as process:
+            while len(keys_of(path)) == len(finished) and process.poll() is None:
+                time.sleep(0.02)
+            time.sleep(generator.uniform(0, 0.5))
+            assert process.poll() is None, "the sweep ended before it could be killed"
+            process.kill()
+        keys = keys_of(path)
+        assert keys[: len(finished)] == finished
+        assert len(keys) > len(finished)
+        finished = keys
+    assert len(finished) < 120
+    result = subprocess.run(command, **options)
+    assert result.returncode == 0
+    keys = keys_of(path)
+    assert len(keys) == len(set(keys)) == 120
+    assert keys[: len(finished)] == finished
+    assert [record["key"] for record in read(path).records] == keys
+
+
+def keys_of(path: Path) -> list[str]:
+    """Keys of the whole lines of a run file, as they stand in it."""
+    lines = path.read_bytes().split(b"\n")[1:-1] if path.exists() else []
+    return [json.loads(line)["key"] for line in lines]
+
+
+def test_children_end_with_their_parent(tmp_path):
+    code = (
+        "import os, signal, time\n"
+        "from lossbench.bench.cases.case import Case\n"
+        "from lossbench.bench.running.worker import Worker\n"
+        "if __name__ == '__main__':\n"
+        "    worker = Worker('cpu')\n"
+        "    worker.evaluate(Case('smi', batch=4, dim=4), 60)\n"
+        "    print(worker._process.pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    result = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=60
+    )
+    child = Path("/proc", result.stdout.strip())
+    for _ in range(100):
+        if not child.exists():
+            break
+        time.sleep(0.05)
+    assert not child.exists()
