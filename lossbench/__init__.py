@@ -17,10 +17,17 @@ __all__ = ["compare", "count", "figure", "load", "predict", "pretrain", "run", "
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return metadata.version("lossbench")
+        return _version()
     if name in __all__:
         return getattr(importlib.import_module("lossbench.python"), name)
     raise AttributeError(f"module 'lossbench' has no attribute {name!r}")
+
+
+def _version() -> str:
+    try:
+        return metadata.version("lossbench")
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def __dir__() -> list[str]:

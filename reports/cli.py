@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lossbench.bench.interface.console import FAILED, OK, make_app, run_app, say
+from lossbench.bench.interface.console import FAILED, OK, examples, make_app, run_app, say
 from lossbench.reports import figures, modules, tables
 
 app = make_app(
@@ -20,12 +20,12 @@ Form = Annotated[str, typer.Option("--format", help=FORMAT_HELP)]
 Out = Annotated[Path | None, typer.Option(help="Write to this file.")]
 
 
-@app.callback()
-def lossreport() -> None:
-    """Make a group of the commands, however few there are."""
-
-
-@app.command()
+@app.command(
+    epilog=examples(
+        "lossreport table efficiency runs/efficiency.jsonl",
+        "lossreport table implementations runs/mine.jsonl --format latex --out mine.tex",
+    )
+)
 def table(
     name: Annotated[str, typer.Argument(metavar="TABLE", help=TABLE_HELP)],
     runs: Runs,
@@ -40,7 +40,11 @@ def table(
     return OK
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "lossreport compare runs/old.jsonl runs/new.jsonl --fail-on slower,bigger,wrong",
+    )
+)
 def compare(
     base: Annotated[Path, typer.Argument(metavar="BASE", help="The run to compare with, A.")],
     new: Annotated[list[Path], typer.Argument(metavar="NEW", help="Other runs: B, C, ...")],
@@ -89,7 +93,7 @@ def _print(text: str, out: Path | None) -> None:
         say(f"wrote {out}")
 
 
-@app.command()
+@app.command(epilog=examples("lossreport figure scaling runs/scaling.jsonl --out scaling.png"))
 def figure(
     name: Annotated[str, typer.Argument(metavar="FIGURE", help=FIGURE_HELP)],
     runs: Runs,
@@ -105,7 +109,7 @@ def figure(
     return OK
 
 
-@app.command()
+@app.command(epilog=examples("lossreport page --check README.md docs/*.md"))
 def page(
     pages: Annotated[list[Path], typer.Argument(metavar="PAGE", help="Markdown files.")],
     check: Annotated[
@@ -133,7 +137,3 @@ def page(
 def main() -> None:
     """Entry point of ``lossreport``."""
     run_app(app, "lossreport")
-
-
-if __name__ == "__main__":
-    main()

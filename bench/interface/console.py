@@ -5,10 +5,11 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import lossbench
 from lossbench.bench.records.runfile import RunFileWarning
 
 OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -23,13 +24,32 @@ def make_app(help_: str, failure: str) -> typer.Typer:
         failure: what exit status 1 stands for.
     """
     statuses = f"Exit status: 0 done, 1 {failure}, 2 bad usage."
-    return typer.Typer(
+    app = typer.Typer(
         help=help_,
         epilog=f"{statuses} Add --debug for a traceback.",
         add_completion=False,
-        rich_markup_mode="rich",
+        rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
     )
+    app.callback()(_of_all_commands)  # a group of commands, however few there are
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lossbench {lossbench.__version__}")
+        raise typer.Exit
+
+
+def _of_all_commands(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def examples(*commands: str) -> str:

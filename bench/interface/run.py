@@ -135,4 +135,5 @@ def _find(
         print(json.dumps([each.describe() for each in found], indent=1))
     else:
         display.frontiers(found, limit)
+    say(f"next: lossreport table frontier {out}")
     return FAILED if any(each.failed for each in found) else OK

@@ -152,6 +152,10 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _redirect_output(log)
+    if sys.platform == "linux":
+        # As in any script. Locks that libraries make (tqdm has one) then have no name: those of a
+        # child that is killed would be reported as leaked, on the terminal.
+        multiprocessing.set_start_method("fork", force=True)
     # The compiler's own worker processes would outlive a child that is killed.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     if device_bytes is not None:
