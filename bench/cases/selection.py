@@ -135,7 +135,7 @@ def _check_rows(cases: Sequence[Case]) -> None:
 
 def _with_setting(cases: Sequence[Case], name: str, value: Any) -> list[Case]:
     """Apply a hyperparameter of a loss, or an option of one implementation."""
-    loss, way, setting = named_settings.owner(name)
+    loss, way, setting = named_settings.owner(name, value)
     entry = {setting: named_settings.value(value)}
     if not any(_is_of(case, loss, way) for case in cases):
         of = f"{loss}.{way}" if way else loss

@@ -3,15 +3,19 @@
 from typing import Any
 
 
-def owner(name: str) -> tuple[str, str, str]:
+def owner(name: str, given: Any) -> tuple[str, str, str]:
     """Loss, implementation ("" for any) and setting that ``loss[.implementation].setting`` names.
+
+    Args:
+        name: of the setting.
+        given: its value, for the error.
 
     Raises:
         ValueError: another form.
     """
     *of, setting = name.split(".")
     if not (setting and len(of) in (1, 2)):
-        raise ValueError(f"--set needs loss.name=value, got {name!r}")
+        raise ValueError(f"--set needs loss.name=value, got '{name}={given}'")
     return of[0], "".join(of[1:]), setting
 
 

@@ -3,6 +3,7 @@
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -45,8 +46,13 @@ def counts(records: list[dict[str, Any]]) -> None:
             print(f"{record['loss']} {record['implementation']}: {note}")
 
 
-def measurements(records: list[dict[str, Any]]) -> None:
-    """Print what was measured on one device; of cases timed in turn their ratios and verdicts."""
+def measurements(records: list[dict[str, Any]], out: Path) -> None:
+    """Print what was measured on one device; of cases timed in turn their ratios and verdicts.
+
+    Args:
+        records: of a run.
+        out: its run file, for the next command.
+    """
     bases = baselines(records)
     paired = any(record.get("pair_group") for record in records)
     for shape, rows in _shapes(records) if paired else [("", records)]:
@@ -57,6 +63,7 @@ def measurements(records: list[dict[str, Any]]) -> None:
     for record in records:
         if record["status"] != "ok" and record["reason"] != OUT_OF_BUDGET:
             print(f"{' '.join(_case(record))}: {record['status']}: {record['reason']}")
+    print(f"next: lossreport table {_table_of(records)} {out}")
 
 
 def _shapes(records: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -151,7 +158,7 @@ def _error(record: dict[str, Any], kind: str) -> str:
     return " / ".join("-" if error is None else f"{error:.0e}" for error in errors)
 
 
-def table_of(records: list[dict[str, Any]]) -> str:
+def _table_of(records: list[dict[str, Any]]) -> str:
     """The table of ``lossreport`` that shows most of records."""
     if any(record["contender"] for record in records):
         return "third_parties"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lossbench.bench.interface.console import FAILED, OK, examples, say, show
+from lossbench.bench.interface.console import FAILED, OK, examples, show
 from lossbench.bench.interface.options import takes_launcher
 from lossbench.bench.interface.parsing import parse_list, parse_pairs
 
@@ -141,5 +141,6 @@ def pretrain(
     records, failed = training.pretrain(configs, out, plan, there, restart, launcher, paired)
     if records:  # else another process of the job prints them
         show(records, as_json, display.steps)
-        say(f"next: lossreport table {'probe' if evaluate else 'throughput'} {out}")
+        if not as_json:
+            print(f"next: lossreport table {'probe' if evaluate else 'throughput'} {out}")
     return FAILED if failed or any(record["status"] != "ok" for record in records) else OK

@@ -1,6 +1,7 @@
 """``lossbench run``. torch is imported inside, so that ``--help`` answers at once."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,14 +112,12 @@ def _measure(
     records = outcome.records
     if functions.are_many() and not records:
         return OK  # the first process prints them
-    show(records, as_json, display.measurements)
+    show(records, as_json, partial(display.measurements, out=out))
     done = len(records) - outcome.left
     total = len(records) + outcome.missing
     say(f"{outcome.measured} measured now, {done} of {total} cases in {out}")
     if outcome.left:
         say(f"the budget of {budget} left out {outcome.left}; run the same command to resume")
-    else:
-        say(f"next: lossreport table {display.table_of(records)} {out}")
     failed = [r for r in records if r["status"] != "ok" and r["reason"] != OUT_OF_BUDGET]
     return FAILED if failed or outcome.failed else OK
 
@@ -135,5 +134,5 @@ def _find(
         print(json.dumps([each.describe() for each in found], indent=1))
     else:
         display.frontiers(found, limit)
-    say(f"next: lossreport table frontier {out}")
+        print(f"next: lossreport table frontier {out}")
     return FAILED if any(each.failed for each in found) else OK

@@ -211,7 +211,7 @@ def spread(
 def _of_a_loss(
     name: str, value: Any, losses_: Sequence[str], ways: Sequence[str]
 ) -> tuple[str, str, dict[str, Any]]:
-    loss, way, setting = named_settings.owner(name)
+    loss, way, setting = named_settings.owner(name, value)
     if loss not in losses_ or way not in ("", *ways):
         of = f"{loss}.{way}" if way else loss
         raise ValueError(f"--set {name}={value}: {of} is not pretrained here")

@@ -86,7 +86,7 @@ def test_a_bad_datasheet_is_named(tmp_path, content, said):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=said):
-        choose("", path, "", "cuda")
+        choose([], path, "", "cuda")
 
 
 def test_a_deeply_nested_file_is_no_datasheet(tmp_path):
@@ -107,28 +107,28 @@ def test_a_name_that_stands_twice_is_refused(tmp_path):
 def test_a_name_of_the_table_is_not_taken_again(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"gpus": {"h200": SHEET}}))
-    assert [each.name for each in choose("", path, "", "cuda")] == ["h200"]
+    assert [each.name for each in choose([], path, "", "cuda")] == ["h200"]
     with pytest.raises(ValueError, match="another GPU 'h200'"):
-        choose("h200", path, "", "cuda")
+        choose(["h200"], path, "", "cuda")
 
 
 def test_gpus_are_named_once_and_all_is_all():
-    assert [each.name for each in choose("h200,h200", None, "", "cuda")] == ["h200"]
-    assert len(choose("h200,all", None, "", "cuda")) == len(gpus.names())
-    with pytest.raises(ValueError, match="--gpu: a list"):
-        choose(",", None, "", "cuda")
+    assert [each.name for each in choose(["h200", "h200"], None, "", "cuda")] == ["h200"]
+    assert len(choose(["h200", "all"], None, "", "cuda")) == len(gpus.names())
+    told = call_lossbench("predict", "--loss", "smi", "--gpu", ",")
+    assert "--gpu: a list is written a,b,c" in told.stderr
 
 
 def test_ones_own_links(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"gpus": {"mine": SHEET}, "links_gb_per_s": {"string": 0.5}}))
-    assert choose("", path, "string", "cuda")[0].link == Link(0.5, 0.5, 0.0)
+    assert choose([], path, "string", "cuda")[0].link == Link(0.5, 0.5, 0.0)
     table = {"gpus": {"mine": SHEET}, "links_gb_per_s": {"string": 0.5}, "links_us": {"string": 9}}
     path.write_text(json.dumps(table))
-    assert choose("", path, "string", "cuda")[0].link == Link(0.5, 0.5, 9.0)
-    assert choose("h200", None, "nvlink", "cuda")[0].link == Link(450, 450, 3.4)
+    assert choose([], path, "string", "cuda")[0].link == Link(0.5, 0.5, 9.0)
+    assert choose(["h200"], None, "nvlink", "cuda")[0].link == Link(450, 450, 3.4)
     with pytest.raises(ValueError, match="unknown link 'string'"):
-        choose("h200", None, "string", "cuda")
+        choose(["h200"], None, "string", "cuda")
 
 
 def test_a_precision_without_a_rate_is_named():
@@ -143,7 +143,7 @@ def test_no_number_and_no_name_is_cut_in_the_terminal(capsys):
         "smi", "triton", batch=16384, dim=2048, dtype="bfloat16", device="cuda", world=64,
         distribution="gather", options={"strategy": "fused"},
     )  # fmt: skip
-    devices = choose("rtx4090", None, "ib400", "cuda")
+    devices = choose(["rtx4090"], None, "ib400", "cuda")
     display.predictions([Predictor().predict(case, each) for each in devices], devices)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80

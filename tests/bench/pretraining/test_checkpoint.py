@@ -9,7 +9,8 @@ import time
 import pytest
 import torch
 
-from lossbench.bench.pretraining import checkpoint
+from lossbench.bench.interface.steps import Steps
+from lossbench.bench.pretraining import checkpoint, session
 from lossbench.bench.pretraining.checkpoint import CheckpointError
 
 STATE = {"step": 3, "network": {"w": torch.arange(4.0)}}
@@ -94,3 +95,19 @@ def test_killed_while_it_trains_a_run_goes_on_with_the_same_next_loss(tmp_path):
     state = torch.load(path, weights_only=True)["state"]
     assert 0 < state["step"] < 12
     assert curve("killed") == curve("straight")
+
+
+def test_of_weights_that_give_no_loss_the_checkpoint_before_is_the_last_good_one(small, tmp_path):
+    plan = session.Plan(steps=8, checkpoint=tmp_path / "a.pt", every=2)
+    going_on = session.begin(small(), plan, "cpu")
+    seen = []  # of the second step twice: its memory is looked at
+
+    def spoil(module, args, value):
+        seen.append(value.item())
+        return value * float("nan") if len(seen) == 6 else value
+
+    going_on.trainer.loss.register_forward_hook(spoil)
+    with pytest.raises(session.DivergedError, match=r"at step 4; the last good .* is .*a\.pt"):
+        session.pretrain(going_on, Steps(quiet=True))
+    # saved at steps 2 and 4, and the loss of step 4 is the one that was lost
+    assert session.begin(small(), plan, "cpu").trainer.step == 2

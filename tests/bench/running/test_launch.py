@@ -17,6 +17,7 @@ import submitit
 import tasks
 from command_line import HERE, ROOT, assert_one_line_error, call_lossbench
 
+from lossbench.bench.interface.progress import Jobs
 from lossbench.bench.records import runfile
 from lossbench.bench.records.environment import code_hash
 from lossbench.bench.records.runfile import RunFileError, StaleRunError, Writer
@@ -70,7 +71,7 @@ def test_shards_are_the_units_each_once_and_begin_with_what_matters_most():
 
 def test_jobs_share_the_work_and_what_is_done_is_not_submitted_again(tmp_path, quick, capsys):
     out = tmp_path / "run.jsonl"
-    shared = share(LOCAL, work("abc"), out, False)
+    shared = share(LOCAL, work("abc"), out, False, Jobs())
     assert [each["loss"] for each in shared.records] == ["a", "b", "c"]
     assert (shared.measured, shared.failed) == (3, False)
     assert runfile.read(out).header == tasks.header(CODE)
@@ -78,12 +79,12 @@ def test_jobs_share_the_work_and_what_is_done_is_not_submitted_again(tmp_path, q
     assert capsys.readouterr().err.count("submitted: ") == 2
 
     content = out.read_bytes()
-    again = share(LOCAL, work("abc"), out, False)
+    again = share(LOCAL, work("abc"), out, False, Jobs())
     assert (again.records, again.measured, again.failed) == (shared.records, 0, False)
     assert out.read_bytes() == content
     assert capsys.readouterr().err == ""
 
-    more = share(LOCAL, work("abcd"), out, False)
+    more = share(LOCAL, work("abcd"), out, False, Jobs())
     assert more.measured == 1
     assert len(logs(out)) == 3
     assert not list(tmp_path.glob("*.shards/*.jsonl"))
@@ -93,7 +94,7 @@ def test_what_jobs_that_failed_measured_is_kept_with_their_error_and_log(tmp_pat
     out = tmp_path / "run.jsonl"
     three = Launcher("local", 3, {"time": 2})
     names = ["a", "b", "c", "raises", "is_killed", "d"]
-    shared = share(three, work(names), out, False)
+    shared = share(three, work(names), out, False, Jobs())
     assert shared.failed
     assert sorted(names_in(out)) == ["a", "b", "c", "d"]
     assert [each and each["loss"] for each in shared.records] == ["a", "b", "c", None, None, "d"]
@@ -107,13 +108,13 @@ def test_what_jobs_that_failed_measured_is_kept_with_their_error_and_log(tmp_pat
     said = Path(errors[0].split("log: ")[1]).read_text()
     assert 'raise ValueError("no such\\nfile")' in said
 
-    resumed = share(LOCAL, work("abcd"), out, False)
+    resumed = share(LOCAL, work("abcd"), out, False, Jobs())
     assert (resumed.measured, resumed.failed) == (0, False)
 
 
 def test_a_preempted_job_is_queued_again_and_goes_on(tmp_path, quick):
     out = tmp_path / "run.jsonl"
-    shared = share(LOCAL, work(["a", "b", "is_preempted"]), out, False)
+    shared = share(LOCAL, work(["a", "b", "is_preempted"]), out, False, Jobs())
     assert (shared.measured, shared.failed) == (3, False)
     assert any("Requeued" in path.read_text() for path in out.parent.glob("*/*_log.*"))
 
@@ -160,7 +161,7 @@ def test_another_environment_is_kept_apart_and_most_records_decide(tmp_path):
 
 def test_a_record_of_another_environment_is_missing(tmp_path, quick):
     out = write(tmp_path / "run.jsonl", tasks.record("a"))
-    shared = share(LOCAL, work("ab", gpu="other"), out, False)
+    shared = share(LOCAL, work("ab", gpu="other"), out, False, Jobs())
     assert [each and each["loss"] for each in shared.records] == ["a", None]
     assert shared.failed
 
@@ -173,7 +174,7 @@ def test_a_shard_that_is_still_written_is_kept_and_refuses_the_next_session(tmp_
         assert names_in(out) == ["a"]
         assert (folder / "1.jsonl").exists()
         with pytest.raises(RunFileError, match=r"a job still writes .*1\.jsonl; wait for it"):
-            share(LOCAL, work("ab"), out, False)
+            share(LOCAL, work("ab"), out, False, Jobs())
 
 
 def test_what_a_job_writes_last_while_others_are_merged_is_not_lost(tmp_path, monkeypatch):
@@ -200,8 +201,8 @@ def test_what_a_job_writes_last_while_others_are_merged_is_not_lost(tmp_path, mo
 def test_a_run_file_of_other_code_is_refused_or_set_aside(tmp_path, quick):
     out = write(tmp_path / "run.jsonl", tasks.record("a"), code_hash="other")
     with pytest.raises(StaleRunError, match="another version of lossbench's code"):
-        share(LOCAL, work("a"), out, False)
-    assert share(LOCAL, work("a"), out, True).measured == 1
+        share(LOCAL, work("a"), out, False, Jobs())
+    assert share(LOCAL, work("a"), out, True, Jobs()).measured == 1
     assert names_in(tmp_path / "run.1.jsonl") == ["a"]
 
 
