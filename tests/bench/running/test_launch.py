@@ -238,7 +238,7 @@ def test_slurm_jobs_measure_what_a_run_here_does(cluster, monkeypatch):
     by_key = [{each["key"]: [each[name] for name in exact] for each in run.records} for run in runs]
     assert by_key[0] == by_key[1]
     order = [[line.split()[0] for line in each.stdout.splitlines()] for each in (done, here)]
-    assert order == [["loss", "smi", "vicreg", "nt_xent"]] * 2
+    assert order == [["loss", "smi", "vicreg", "nt_xent", "next:"]] * 2
 
     again = call_lossbench(*command)
     assert again.returncode == 0
