@@ -1,4 +1,4 @@
-"""``lossreport``: reads records. Nothing imports this module."""
+"""``lossreport``: reads records. Nothing imports this module, but what documents it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ app = make_app(
 )
 TABLE_HELP = f"{', '.join(modules.names(tables))}."
 FIGURE_HELP = f"{', '.join(modules.names(figures))}."
-FORMAT_HELP = "terminal, markdown, csv, json, latex or html."
+FORMAT_HELP = "terminal, markdown, csv, json or latex."
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run files.")]
 Form = Annotated[str, typer.Option("--format", help=FORMAT_HELP)]
 Out = Annotated[Path | None, typer.Option(help="Write to this file.")]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lossbench.bench.records import fields
+from lossbench.bench.records import fields, kinds
 from lossbench.bench.records.runfile import SCHEMA, Run, RunFileError, RunFileWarning
 
 CASE = ("loss", "implementation", "batch", "dim", "dtype", "pass")
@@ -130,7 +130,7 @@ def _check_columns(path: Path, names: list[str]) -> None:
 
 
 def _number(where: str, name: str, text: str, of: type) -> Any:
-    kind = fields.COUNT if of is int else fields.TIME
+    kind = kinds.COUNT if of is int else kinds.TIME
     try:
         value = of(text.replace("_", "?"))  # Python's own separator
     except ValueError:
@@ -159,12 +159,12 @@ def _read_pytest(path: Path, text: str) -> tuple[dict[str, Any], list[dict[str, 
             raise RunFileError(f"{where}: {found}")
     created = content.get("datetime")
     header = {"environment": _facts(_object(content, "machine_info"))}
-    return header | ({"created": created} if fields.LINE.holds(created) else {}), records
+    return header | ({"created": created} if kinds.LINE.holds(created) else {}), records
 
 
 def _of_benchmark(where: str, benchmark: Any) -> dict[str, Any]:
     """A record from what the test says of its case in ``extra_info`` or its parameters."""
-    if not isinstance(benchmark, dict) or not fields.NAME.holds(benchmark.get("name")):
+    if not isinstance(benchmark, dict) or not kinds.NAME.holds(benchmark.get("name")):
         raise RunFileError(f"{where}: not a benchmark: it has no name")
     name, _, parameter = benchmark["name"].partition("[")
     given = _object(benchmark, "params") | _object(benchmark, "extra_info")
@@ -176,7 +176,7 @@ def _of_benchmark(where: str, benchmark: Any) -> dict[str, Any]:
         raise RunFileError(f"{where} ({name}): no {', '.join(missing)}; {hint}")
     stats = _object(benchmark, "stats")
     seconds = stats.get("data") or [stats.get("median")]
-    if not isinstance(seconds, list) or not all(map(fields.NUMBER.holds, seconds)):
+    if not isinstance(seconds, list) or not all(map(kinds.NUMBER.holds, seconds)):
         raise RunFileError(f"{where} ({name}): stats must have data or a median, in seconds")
     return _record(f"{where} ({name})", said, [1e3 * second for second in seconds])
 
@@ -190,9 +190,9 @@ def _facts(machine: Mapping[str, Any]) -> dict[str, Any]:
         "system": f"{machine.get('system')} {machine.get('release')}",
         "python": machine.get("python_version"),
     }
-    kinds = {"cpu": fields.LINE, "cores": fields.COUNT, "system": fields.LINE}
+    known = {"cpu": kinds.LINE, "cores": kinds.COUNT, "system": kinds.LINE}
     return {
-        name: value for name, value in facts.items() if kinds.get(name, fields.LINE).holds(value)
+        name: value for name, value in facts.items() if known.get(name, kinds.LINE).holds(value)
     }
 
 

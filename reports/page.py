@@ -5,16 +5,19 @@ A generated block of a page stands between two comments, the first of which says
     <!-- lossreport table efficiency results/nvidia-h200/efficiency.jsonl -->
     ...
     <!-- end -->
+
+The other kinds are ``<!-- lossreport commands -->`` and ``<!-- lossreport run-files -->``.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lossbench.reports import figures, functions, modules, tables
+from lossbench.losses import pick
+from lossbench.reports import figures, functions, modules, reference, tables
 from lossbench.reports.section import check_form, render
 
-_BLOCK = re.compile(r"(<!-- lossreport table (\S+) (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- lossreport (\S+)(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def make_table(name: str, runs: Sequence[Path], form: str) -> str:
@@ -59,11 +62,28 @@ def make_figure(name: str, runs: Sequence[Path], out: Path) -> None:
 
 
 def refresh(text: str, folder: Path) -> str:
-    """A page with every generated block made anew; paths are relative to ``folder``."""
+    """A page with every generated block made anew; paths are relative to ``folder``.
+
+    Raises:
+        ValueError: a block of an unknown kind, or whose table cannot be made.
+    """
 
     def fill(block: re.Match[str]) -> str:
-        start, name, runs, end = block.groups()
-        made = make_table(name, [folder / run for run in runs.split()], "markdown")
-        return f"{start}\n{made}\n{end}"
+        start, kind, arguments, end = block.groups()
+        return f"{start}\n{_KINDS[pick('block', kind, _KINDS)](arguments.split(), folder)}\n{end}"
 
     return _BLOCK.sub(fill, text)
+
+
+def _table(arguments: Sequence[str], folder: Path) -> str:
+    if len(arguments) < 2:
+        raise ValueError("a block is <!-- lossreport table NAME RUN... -->")
+    name, *runs = arguments
+    return make_table(name, [folder / run for run in runs], "markdown")
+
+
+_KINDS: dict[str, Callable[[Sequence[str], Path], str]] = {
+    "table": _table,
+    "commands": lambda *_: reference.commands(),
+    "run-files": lambda *_: reference.run_files(),
+}

@@ -116,7 +116,7 @@ class Sections(Sequence[Section]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return render(self, "html")
+        return _html(self)
 
 
 def check_form(form: str) -> None:
@@ -263,5 +263,4 @@ FORMS: dict[str, Callable[[Sequence[Section]], str]] = {
     "csv": _csv,
     "json": _json,
     "latex": _latex,
-    "html": _html,
 }

@@ -1,4 +1,4 @@
-"""``lossbench``: makes records. Nothing imports this module.
+"""``lossbench``: makes records. Nothing imports this module, but what documents it.
 
 torch is imported inside the commands, so that ``--help`` answers at once.
 """

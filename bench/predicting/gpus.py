@@ -9,7 +9,7 @@ from typing import Any
 
 from lossbench.bench.predicting.ceilings import Ceilings
 from lossbench.bench.predicting.links import Link
-from lossbench.bench.records import fields
+from lossbench.bench.records import fields, kinds
 from lossbench.losses import pick
 
 TABLE = Path(__file__).with_name("gpus.json")
@@ -149,7 +149,7 @@ def _parse(name: str, sheet: Any, path: str) -> Gpu:
         raise ValueError(f"{path}: {name} must be an object of figures, got {sheet!r:.60}")
     where = f"{path}: {name}"
     title = sheet.get("title", name)
-    if not (fields.NAME.holds(name) and fields.NAME.holds(title)):
+    if not (kinds.NAME.holds(name) and kinds.NAME.holds(title)):
         raise ValueError(f"{where}: a GPU needs a name and a title of one line, got {title!r:.60}")
     tflops = sheet.get("tflops")
     if not isinstance(tflops, dict) or not tflops:

@@ -5,154 +5,172 @@ Fields that are not named here are kept as they are. A field that is null counts
 
 import json
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from sys import intern
 from typing import Any
 
-STATUSES = ("ok", "oom", "unsupported", "invalid", "error", "timeout")
-PASSES = ("forward", "forward_grad", "step", "pretrain")
-"""What a record is of: a pass of a loss, or steps of pretraining."""
-DISTRIBUTIONS = ("local", "gather", "allreduce", "gram")
-ACCURACY = tuple(
-    f"accuracy_{kind}_{what}_error{suffix}"
-    for kind in ("random", "aligned", "collapsed")
-    for what in ("value", "gradient")
-    for suffix in ("", "_to_reference")
+from lossbench.bench.records.kinds import (
+    AMOUNT,
+    CEILINGS,
+    COUNT,
+    DISTRIBUTION,
+    FACTS,
+    FLAG,
+    LARGE_COUNT,
+    LINE,
+    NAME,
+    NUMBER,
+    PASS,
+    SAMPLES,
+    STATUS,
+    TEXT,
+    TIME,
+    WHOLE,
+    Kind,
+    each,
 )
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a field must be.
-
-    Attributes:
-        says: in words.
-        holds: whether a value is.
-    """
-
-    says: str
-    holds: Callable[[Any], bool]
-
-
-def _number(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: type(value) in (int, float) and low <= value <= high
-
-
-def _whole(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-SHORTEST, LONGEST = 1e-9, 1e12
-"""Milliseconds: neither a rounding error of a clock nor 30 years."""
-
-
-def _one_of(known: tuple[str, ...]) -> Kind:
-    return Kind(f"one of {', '.join(known)}", lambda value: value in known)
-
-
-def _are_times(value: Any) -> bool:
-    """As ``TIME``, of a whole list: most of what is read is samples."""
-    if not isinstance(value, list) or not value or not {*map(type, value)} <= {int, float}:
-        return False
-    return min(value) >= SHORTEST and max(value) <= LONGEST and math.isfinite(sum(value))
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and not _UNPRINTABLE.search(value)
-
-
-def _are_ceilings(value: Any) -> bool:
-    """As ``bench.predicting.ceilings`` describes them."""
-    if not isinstance(value, dict):
-        return False
-    rates, copies = value.get("gemm_gflops"), value.get("copy_gb_per_s")
-    if not (rates and isinstance(rates, dict)) or not (copies and isinstance(copies, list)):
-        return False
-    pairs = [each for each in copies if isinstance(each, list) and len(each) == 2]
-    sizes = [each[0] for each in pairs]
-    numbers = [*rates.values(), *(x for each in pairs for x in each), value.get("launch_us")]
-    if "link_us" in value:
-        numbers += _link_numbers(value)
-    holds = _number(1e-9, 1e18)
-    if len(pairs) < len(copies) or not all(map(holds, numbers)):
-        return False
-    return sizes[0] >= 1 and sizes == sorted(set(sizes))  # a byte at least, and ascending
-
-
-def _link_numbers(value: dict[str, Any]) -> list[Any]:
-    """As ``bench.predicting.links`` describes them; None for one that is missing."""
-    rates = value.get("link_gb_per_s")
-    known = rates if isinstance(rates, dict) else {}
-    return [value["link_us"], *map(known.get, ("all_gather", "all_reduce"))]
-
-
-TEXT = Kind("a str", lambda value: isinstance(value, str) and not _SURROGATE.search(value))
-LINE = Kind("a str on one line", _is_name)
-NAME = Kind("a name, a str on one line", lambda value: _is_name(value) and value.strip() != "")
-FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-COUNT = Kind("a whole number from 1, below 2^31", _whole(1, 2**31 - 1))
-AMOUNT = Kind("a number from 0", _number(0, 1e24))
-NUMBER = Kind("a number", _number(-1e300, 1e300))
-TIME = Kind("a time above 0 ms", _number(SHORTEST, LONGEST))
-SAMPLES = Kind("a list of times above 0 ms", _are_times)
-FACTS = Kind("a dict", lambda value: isinstance(value, dict))
 
 HEADER: dict[str, Kind] = {
-    "schema": Kind("a whole number", _whole(0, 2**62)),
-    "environment": FACTS,
-    **dict.fromkeys(("environment_hash", "code_hash"), TEXT),
-    **dict.fromkeys(("created", "git_commit"), LINE),
-    "git_dirty": FLAG,
-    "calibration": Kind("the ceilings of a device", _are_ceilings),
+    **each(WHOLE, schema="version of this form"),
+    **each(FACTS, environment="hardware and software, below"),
+    **each(
+        TEXT,
+        environment_hash="short hash of the environment",
+        code_hash="short hash of the code that decides what a record says",
+    ),
+    **each(LINE, created="when the run was begun (UTC)", git_commit="commit of the code"),
+    **each(FLAG, git_dirty="whether files differed from that commit"),
+    **each(CEILINGS, calibration="what the device reached before anything was measured"),
 }
 FACT: dict[str, Kind] = {
-    **dict.fromkeys(("device", "cpu", "gpu", "torch"), LINE),
-    **dict.fromkeys(("threads", "processes"), COUNT),
-    "interpreted": FLAG,
+    **each(
+        LINE,
+        device="cpu or cuda",
+        cpu="name of the processor",
+        gpu="name of the GPU",
+        torch="version of PyTorch",
+    ),
+    **each(COUNT, threads="CPU threads of torch", processes="processes of a job"),
+    **each(FLAG, interpreted="kernels ran in Triton's interpreter: their times mean nothing"),
 }
 CASE: dict[str, Kind] = {
-    **dict.fromkeys(("loss", "implementation", "dtype", "inputs"), NAME),
-    "pass": _one_of(PASSES),
-    "distribution": _one_of(DISTRIBUTIONS),
-    **dict.fromkeys(("batch", "dim", "world"), COUNT),
+    **each(
+        NAME,
+        loss="name of the loss",
+        implementation="how it is computed",
+        dtype="of the embeddings",
+        inputs="where the embeddings come from",
+    ),
+    **each(PASS, **{"pass": "forward, forward with its graph, a training step, or pretraining"}),
+    **each(DISTRIBUTION, distribution="how devices share the loss"),
+    **each(COUNT, batch="samples per device, N", dim="embedding dimension, D", world="devices, W"),
 }
 """What a report must know of a record."""
+_ACCURACY = {
+    f"accuracy_{kind}_{what}_error{suffix}": f"relative error of the {what} on {kind} inputs{words}"
+    for kind in ("random", "aligned", "collapsed")
+    for what in ("value", "gradient")
+    for suffix, words in (("", ""), ("_to_reference", ", times that of the reference"))
+}
+ACCURACY = tuple(_ACCURACY)
 RECORD: dict[str, Kind] = {
-    "key": TEXT,
-    "status": _one_of(STATUSES),
+    **each(TEXT, key="content key: the case, the code and the environment"),
+    **each(STATUS, status="how the case ended"),
     **CASE,
-    "loss_batch": Kind("a whole number from 1", _whole(1, 2**62)),
-    **dict.fromkeys(("evaluations", "pair_processes", "processes"), COUNT),
-    **dict.fromkeys(
-        ("variant", "options", "products", "contender", "device", "hyperparameters"), LINE
+    **each(LARGE_COUNT, loss_batch="samples that one evaluation of the loss is given"),
+    **each(
+        COUNT,
+        evaluations="independent evaluations that all devices make together",
+        pair_processes="fresh processes that cases were timed in turn in",
+        processes="processes that measured it together",
     ),
-    **dict.fromkeys(("title", "chosen", "contender_version", "parity", "inputs_id"), LINE),
-    **dict.fromkeys(("reason", "accuracy", "pair_group"), TEXT),
-    **dict.fromkeys(("median_ms", "p20_ms", "p80_ms", "call_ms", "first_call_ms"), TIME),
-    **dict.fromkeys(("macs", "macs_cost_model", "macs_flop_counter"), AMOUNT),
-    **dict.fromkeys(("forward_macs_cost_model", "forward_macs_fvcore"), AMOUNT),
-    **dict.fromkeys(("peak_bytes", "saved_bytes", "input_bytes", "off_diagonal_entries"), AMOUNT),
-    **dict.fromkeys(("communicated_bytes", "official_communicated_bytes"), AMOUNT),
-    **dict.fromkeys(("gmacs", "gflops", "floor_ms", "energy_mj", "pair_noise"), AMOUNT),
-    **dict.fromkeys(("value_error", "gradient_error", *ACCURACY), AMOUNT),
-    **dict.fromkeys(("value_error_to_reference", "gradient_error_to_reference"), AMOUNT),
-    **dict.fromkeys(("value", "value_fp64", "scale"), NUMBER),
-    **dict.fromkeys(("counts_agree", "gather_layer", "global_batch_norm", "replayed"), FLAG),
-    **dict.fromkeys(("executed_macs", "moved_bytes", "launches", "ceiling_ms"), AMOUNT),
-    **dict.fromkeys(("predicted_ms", "predicted_compute_ms", "predicted_memory_ms"), AMOUNT),
-    **dict.fromkeys(("predicted_launch_ms", "predicted_peak_bytes"), AMOUNT),
-    **dict.fromkeys(("predicted_largest_batch", "memory_limit_bytes"), AMOUNT),
-    **dict.fromkeys(("predicted_step_ms", "predicted_network_ms", "predicted_loss_ms"), AMOUNT),
-    **dict.fromkeys(("predicted_optimizer_ms", "predicted_communication_ms"), AMOUNT),
-    "predicted_gradient_reduction_ms": AMOUNT,
-    **dict.fromkeys(("predicted_bound", "throttled"), LINE),
-    "fraction_of_ceiling": AMOUNT,
-    "communication_ms": AMOUNT,
-    "samples_ms": SAMPLES,
+    **each(
+        LINE,
+        variant="hyperparameters that are not as published",
+        options="options of the implementation that are not its defaults",
+        products="precision of matrix products, if not the implementation's own",
+        contender="where a third party's loss is found",
+        device="cpu or cuda",
+        hyperparameters="all of them",
+        title="of the loss",
+        chosen="the implementation that ran, where auto chose it",
+        contender_version="version of its package",
+        parity="what a third party's loss equals",
+        inputs_id="seed of the inputs, or hash of their file",
+        predicted_bound="what most of the predicted time goes to: compute, memory or launch",
+        throttled="why the GPU lowered its clocks",
+    ),
+    **each(
+        TEXT,
+        reason="why it is not ok, or not verified",
+        accuracy="ok, or why errors were not measured",
+        pair_group="cases with the same one were timed in turn",
+    ),
+    **each(
+        TIME,
+        median_ms="median time of a call",
+        p20_ms="20th percentile",
+        p80_ms="80th percentile",
+        call_ms="a single call, after the first",
+        first_call_ms="the first call, where code is compiled",
+    ),
+    **each(
+        AMOUNT,
+        macs="multiply-adds of all devices, 1 MAC = 2 FLOPs",
+        macs_cost_model="of one evaluation, as the loss's cost model has them",
+        macs_flop_counter="as torch's FlopCounterMode counts them",
+        forward_macs_cost_model="of the forward pass, cost model",
+        forward_macs_fvcore="of the forward pass, as fvcore counts them",
+        peak_bytes="most that the allocator held beyond the inputs",
+        saved_bytes="kept from the forward to the backward pass",
+        input_bytes="of both views",
+        off_diagonal_entries="entries off the diagonal of the matrices that are formed",
+        communicated_bytes="that each device sends, as the case is distributed",
+        official_communicated_bytes="that each device sends in the loss's official code",
+        gmacs="macs / 10^9",
+        gflops="2 macs / 10^9",
+        floor_ms="of the least matrix products, by the GPU's library",
+        energy_mj="millijoules of a call",
+        pair_noise="A/A threshold: by how much a case differs from itself, as a fraction",
+        value_error="relative error of the value against fp64",
+        gradient_error="relative error of the gradient against fp64",
+        value_error_to_reference="value_error, times that of the reference",
+        gradient_error_to_reference="gradient_error, times that of the reference",
+        **_ACCURACY,
+        executed_macs="of all operations that ran, recomputation among them",
+        moved_bytes="read and written by all operations",
+        launches="operations, each of which is started once",
+        ceiling_ms="no call can be faster on this device",
+        fraction_of_ceiling="ceiling_ms / median_ms",
+        predicted_ms="predicted from the operations and the ceilings",
+        predicted_compute_ms="arithmetic alone",
+        predicted_memory_ms="bytes alone",
+        predicted_launch_ms="starts alone",
+        predicted_peak_bytes="predicted peak_bytes",
+        predicted_largest_batch="largest N that should fit in the device's memory",
+        memory_limit_bytes="of an emulated device",
+        predicted_step_ms="a pretraining step",
+        predicted_network_ms="its encoder and projector, forward and backward",
+        predicted_loss_ms="its loss",
+        predicted_optimizer_ms="its optimizer",
+        predicted_communication_ms="what its loss sends",
+        predicted_gradient_reduction_ms="what is left of adding up the gradients",
+        communication_ms="what a call waited for other processes",
+    ),
+    **each(
+        NUMBER,
+        value="of the loss",
+        value_fp64="in double precision",
+        scale="factor by which a third party's loss differs from ours",
+    ),
+    **each(
+        FLAG,
+        counts_agree="whether cost model, FlopCounterMode and fvcore agree",
+        gather_layer="whether the official code gathers other devices' embeddings",
+        global_batch_norm="whether it normalises over all devices",
+        replayed="times are of CUDA graph replays",
+    ),
+    **each(SAMPLES, samples_ms="every sample, in the order in which they were taken"),
 }
 MEASURED = ("median_ms", "p20_ms", "p80_ms", "peak_bytes", "macs")
 """What a record that is ok cannot lack, unless it is of pretraining: few steps are not timed."""

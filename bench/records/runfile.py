@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from lossbench.bench.records import fields
+from lossbench.bench.records import fields, kinds
 
 SCHEMA = 1
 _HEADER_NEEDED = ("schema", "environment", "environment_hash", "code_hash")
@@ -117,9 +117,9 @@ def _record_problem(record: dict[str, Any], needed: Sequence[str]) -> str | None
     status = record.get("status")
     if "schema" in record and "key" not in record:
         return "a second header; put each run in a file of its own"
-    if status is not None and status not in fields.STATUSES:
-        return f"unknown status {status!r:.60}; known: {', '.join(fields.STATUSES)}"
-    timed = status == "ok" and record.get("pass") != fields.PASSES[-1]
+    if status is not None and status not in kinds.STATUSES:
+        return f"unknown status {status!r:.60}; known: {', '.join(kinds.STATUSES)}"
+    timed = status == "ok" and record.get("pass") != kinds.PASSES[-1]
     measured = fields.MEASURED if timed else ()
     return fields.record_problem(record, (*_RECORD_NEEDED, *needed, *measured))
 

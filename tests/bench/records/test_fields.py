@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lossbench import losses
 from lossbench.bench.cases import case
 from lossbench.bench.pretraining.records import PASS
-from lossbench.bench.records import fields
+from lossbench.bench.records import fields, kinds
 from lossbench.bench.records.runfile import read
 
 RUNS = sorted((Path(__file__).parents[3] / "reports" / "results").glob("*/*.jsonl"))
@@ -46,8 +46,8 @@ def test_fields_are_judged_whatever_they_are(content):
 
 
 def test_words_are_those_of_the_losses_and_cases():
-    assert (*losses.PASSES, PASS) == fields.PASSES
-    assert losses.DISTRIBUTIONS == fields.DISTRIBUTIONS
+    assert (*losses.PASSES, PASS) == kinds.PASSES
+    assert losses.DISTRIBUTIONS == kinds.DISTRIBUTIONS
 
 
 def test_what_a_case_says_is_of_its_kind():
