@@ -73,7 +73,8 @@ def run(
         pass_: "forward", "forward_grad" or "step".
         world: numbers of devices, W.
         distribution: how devices share a loss: "local", "gather", "allreduce" or "gram".
-        set_: hyperparameters and options, such as ``{"smi.lambda_": 2, "smi.gram.side": 64}``.
+        set_: hyperparameters and options of implementations, such as
+            ``{"smi.lambda_": 2, "smi.chunked.workspace_bytes": 65536}``.
         inputs: "random", "aligned", "collapsed", "digits" or "file:PATH".
         device: "cpu" or "cuda"; default: cuda if there is one.
         contender: losses of yours, such as "vicreg.mine=package.module:attribute".
@@ -103,6 +104,7 @@ def run(
         >>> lossbench.table("implementations", records)
     """
     check_guarded()
+    functions.check_frontier(frontier, memory, paired or accuracy or budget or launcher)
     starts = make_launcher(launcher or "", jobs, slurm)
     if starts and out is None:
         raise ValueError("jobs write a run file: give out")

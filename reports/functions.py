@@ -39,7 +39,10 @@ def load(paths: Paths) -> pd.DataFrame:
         RunFileError: a file that is missing or damaged.
         ValueError: no file holds a record.
     """
-    return load_files(_paths(paths))
+    files = _paths(paths)
+    if not files:
+        raise ValueError("no run file was given")
+    return load_files(files)
 
 
 def table(name: str, records: Records) -> Sections:

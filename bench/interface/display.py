@@ -162,10 +162,10 @@ def _table_of(records: list[dict[str, Any]]) -> str:
     """The table of ``lossreport`` that shows most of records."""
     if any(record["contender"] for record in records):
         return "third_parties"
-    if any(record.get("processes", 1) > 1 for record in records):
-        return "distributed"
-    published = any(record["world"] == 8 and record["dim"] == 8192 for record in records)
-    return "efficiency" if published else "implementations"
+    if all(record["world"] == 1 for record in records):
+        return "implementations"
+    forms = any(record["distribution"] in FORMS for record in records)
+    return "distributed" if forms or "processes" in records[0] else "efficiency"
 
 
 def predictions(records: list[dict[str, Any]], devices: "Sequence[Device]") -> None:

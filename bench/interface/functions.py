@@ -161,6 +161,26 @@ def _share(
     return Outcome(records, shared.measured, left, found.count(None), shared.failed)
 
 
+def check_frontier(frontier: bool, memory: object, more: object) -> None:
+    """Refuse what does not go with a search for the largest batch, or with none.
+
+    Args:
+        frontier: whether it is searched for.
+        memory: of an emulated device.
+        more: what only measurements have.
+
+    Raises:
+        ValueError: they do not go together.
+    """
+    if memory and not frontier:
+        raise ValueError("--memory is that of an emulated device: give it with --frontier")
+    if frontier and more:
+        raise ValueError(
+            "--frontier times nothing, and runs here: leave --paired, --accuracy, --budget and "
+            "--launcher out"
+        )
+
+
 def find_frontier(
     cases: Sequence[Case], out: Path, restart: bool, memory_bytes: int | None, timeout_s: float
 ) -> tuple[list[Frontier], int]:

@@ -22,7 +22,7 @@ DIM_HELP = "Embedding dimensions, D: 512,8192, or powers of two 512..8192 (defau
 DTYPE_HELP = "float64, float32, bfloat16, float16 (default: float32)."
 INPUTS_HELP = "random, aligned, collapsed, digits or file:PATH (default: random)."
 CONTENDER_HELP = "A loss of yours: LOSS.NAME=module:attribute?key=value. May be given again."
-SET_HELP = "A hyperparameter, smi.lambda_=2, or an option, smi.gram.side=64. May be given again."
+SET_HELP = "A setting, smi.lambda_=2 or smi.chunked.workspace_bytes=65536. May be given again."
 DISTRIBUTION_HELP = "How devices share a loss: local, gather, allreduce, gram (default: local)."
 WORLD_HELP = "Numbers of devices, W: 1,8, or powers of two 8..1024 (default: 1)."
 

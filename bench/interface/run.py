@@ -80,15 +80,11 @@ def run(
     ] = False,
 ) -> int:
     """Count and measure: a record of each case in a run file."""
-    if memory and not frontier:
-        raise ValueError("--memory is that of an emulated device: give it with --frontier")
+    from lossbench.bench.interface.functions import check_frontier
+
+    check_frontier(frontier, memory, paired or accuracy or budget or launcher)
     if not frontier:
         return _measure(cases, launcher, out, budget, timeout, restart, paired, accuracy, as_json)
-    if paired or accuracy or budget or launcher:
-        raise ValueError(
-            "--frontier times nothing, and runs here: leave --paired, --accuracy, --budget and "
-            "--launcher out"
-        )
     return _find(cases, out, restart, memory, parse_seconds(timeout), as_json)
 
 

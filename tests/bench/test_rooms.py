@@ -55,7 +55,9 @@ def test_a_room_says_in_a_line_what_may_be_in_it(room):
 def test_a_room_imports_only_those_before_it(room):
     for file in (BENCH / room).rglob("*.py"):
         for name in imported(file):
-            used = next((PLACES[place] for place in PLACES if f"{name}.".startswith(place + ".")), 0)
+            used = next(
+                (PLACES[place] for place in PLACES if f"{name}.".startswith(place + ".")), 0
+            )
             assert used <= PLACES[f"lossbench.bench.{room}"], f"{file} imports {name}"
 
 

@@ -34,7 +34,7 @@ def with_implementation(implementation: str) -> list[str]:
 
 def workspace(name: str, side: int, dtype: torch.dtype = torch.float32) -> int:
     """``workspace_bytes`` that cuts a Gram into tiles of ``side``."""
-    arrays = importlib.import_module(f"losses.{name}").TILE_ARRAYS
+    arrays = importlib.import_module(f"lossbench.losses.{name}").TILE_ARRAYS
     return arrays * side**2 * dtype.itemsize
 
 
@@ -43,7 +43,7 @@ def small_blocks(gram_side: int, cached_elements: int = 2**18) -> Iterator[None]
     """Tiles of ``gram`` and blocks of rows so small that small batches have several, ragged."""
     with ExitStack() as stack:
         for module in ("cross_norm", "nt_xent", "smi"):
-            stack.enter_context(mock.patch(f"losses.{module}.GRAM_SIDE", gram_side))
+            stack.enter_context(mock.patch(f"lossbench.losses.{module}.GRAM_SIDE", gram_side))
         stack.enter_context(mock.patch("lossbench.losses.rows.CACHED_ELEMENTS", cached_elements))
         yield
 
