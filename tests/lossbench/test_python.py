@@ -224,7 +224,7 @@ def test_a_script_without_a_guard_gets_one_error_before_anything_is_started(tmp_
     script.write_text(SCRIPT + end + "\n")
     done = run_script(script)
     assert done.returncode == 1
-    assert done.stderr.count("RuntimeError") == 1
+    assert done.stderr.count("\nRuntimeError: ") == 1
     assert 'put what it does under  if __name__ == "__main__":' in done.stderr
     assert not (tmp_path / "run.jsonl").exists()
 

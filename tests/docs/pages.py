@@ -1,0 +1,70 @@
+"""The pages of the repository, and what is in them."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("*.md", "docs/**/*.md", "kernels/*.md", "reports/results/**/*.md")
+PAGES = sorted(path for folder in FOLDERS for path in ROOT.glob(folder))
+NEEDS = ("a GPU", "a cluster", "your data")
+"""What a command may need that is not here: it ends with the comment ``# needs a GPU``."""
+_BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"(?<!`)\[[^]]*\]\(([^)\s]+)\)")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a page.
+
+    Attributes:
+        page: that it stands on.
+        words: program and arguments.
+        needs: one of ``NEEDS``, or "".
+    """
+
+    page: Path
+    words: tuple[str, ...]
+    needs: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}: {' '.join(self.words)}"
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Code of a language, block by block."""
+    found = []
+    for indent, said, code in _BLOCK.findall(page.read_text()):
+        if said == language:
+            found.append("\n".join(line.removeprefix(indent) for line in code.splitlines()))
+    return found
+
+
+def commands(page: Path) -> Iterator[Command]:
+    """Commands of a page's shell blocks, and of the first column of README's table."""
+    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    for line in lines:
+        needs = [need for need in NEEDS if line.rstrip().endswith(f"# needs {need}")]
+        for part in line.split("&&"):
+            words = shlex.split(part, comments=True)
+            if words:
+                yield Command(page, tuple(words), "".join(needs))
+
+
+def links(page: Path) -> set[str]:
+    """Targets of links that are not on the web."""
+    text = _BLOCK.sub("", page.read_text())
+    return {link for link in _LINK.findall(text) if "://" not in link}
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may point to on a page: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.*)$", _BLOCK.sub("", page.read_text()), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in plain}
