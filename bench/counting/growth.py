@@ -37,6 +37,8 @@ class Growth:
         self._known: dict[int, Trace] = {}
         self._works: dict[int, Work] = {}
         self._traces = [self._follow(with_batch(case, batch)) for batch in self._batches]
+        # the row blocks of a share become more with its batch
+        self._varies |= len({len(each.operations) for each in self._traces}) > 1
         self._held = most_held(case, self._batches, self._follow)
 
     def work(self, batch: int) -> Work:

@@ -79,8 +79,8 @@ class Report:
 
 def tracked(work: Iterable[Found], description: str, total: int | None = None) -> Iterable[Found]:
     """Work, with a bar on a terminal as it is gone through."""
-    console = Console(stderr=True)
-    return track(work, description, total=total, console=console, transient=True)
+    console, quiet = Console(stderr=True), not shows_bars()
+    return track(work, description, total=total, console=console, transient=True, disable=quiet)
 
 
 class Trials:

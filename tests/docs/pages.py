@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("*.md", "docs/**/*.md", "kernels/*.md", "reports/results/**/*.md")
+FOLDERS = ("*.md", "docs/**/*.md", "kernels/*.md")
 PAGES = sorted(path for folder in FOLDERS for path in ROOT.glob(folder))
+LINKED = [*PAGES, *sorted(ROOT.glob("reports/results/**/*.md"))]
+"""Those beside the runs say how each was made, once, on its machine."""
 NEEDS = ("a GPU", "a cluster", "your data")
 """What a command may need that is not here: it ends with the comment ``# needs a GPU``."""
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
