@@ -7,11 +7,16 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest import mock
 
 from lossbench.bench.interface.cli import main
+from lossbench.bench.predicting.ceilings import Ceilings
+from lossbench.reports.cli import main as report
 
+CEILINGS = Ceilings({"float64": 1e6, "float32": 1e6, "bfloat16": 1e6}, [(1, 1e6)], 1.0)
+"""Of a device that is faster than any: no time is below its floor."""
 QUIET = {name: value for name, value in os.environ.items() if name != "CI"}
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -31,16 +36,27 @@ def lossbench(*arguments: str, env=QUIET, **options) -> subprocess.CompletedProc
 
 def call_lossbench(*arguments: str) -> subprocess.CompletedProcess[str]:
     """What ``lossbench`` prints and how it exits, without the seconds that a new process takes."""
+    return call(main, "lossbench", arguments)
+
+
+def call_lossreport(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same of ``lossreport``."""
+    return call(report, "lossreport", arguments)
+
+
+def call(
+    entry: Callable[[], None], program: str, arguments: Sequence[str]
+) -> subprocess.CompletedProcess[str]:
     out, err = io.StringIO(), io.StringIO()
     code = 0
     with (
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         warnings.catch_warnings(),
-        mock.patch.object(sys, "argv", ["lossbench", *arguments]),
+        mock.patch.object(sys, "argv", [program, *arguments]),
     ):
         try:
-            main()
+            entry()
         except SystemExit as stop:
             code = stop.code
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())

@@ -1,15 +1,13 @@
 """Pages: links lead somewhere, commands exist and run, Python blocks run; README is short."""
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
-from command_line import call_lossbench
+from command_line import call_lossbench, call_lossreport
 from pages import LINKED, PAGES, ROOT, Command, anchors, blocks, commands, links, name
 
 if sys.version_info >= (3, 11):
@@ -51,7 +49,6 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with_runs(tmp_path)
     space: dict[str, object] = {"__name__": "page"}
     for block in blocks(page, "python"):
         exec(compile(block, name(page), "exec"), space)
@@ -134,12 +131,6 @@ def tiny(words: list[str], folder: Path) -> list[str]:
     if kind in ("run", "pretrain"):
         small += ["--out", str(folder / "tiny.jsonl")]
     return small if kind in ("run", "pretrain", "predict", "noise") else []
-
-
-def call_lossreport(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lossbench.reports", *words]
-    paths = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, env=paths)
 
 
 def with_runs(folder: Path) -> None:
