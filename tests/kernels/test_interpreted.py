@@ -12,29 +12,30 @@ from pathlib import Path
 import pytest
 
 DEVICE = Path(__file__).parent / "device"
-LONGEST = "test_against_fp64.py"
-"""Takes about as long as all others."""
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="there is no triton for this platform"
+)
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+def assert_passed(*arguments: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    return subprocess.Popen(
+    done = subprocess.run(
         command,
         cwd=DEVICE.parents[2],
         env={**os.environ, "TRITON_INTERPRET": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
     )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-20000:]
+    assert " passed" in done.stdout
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="there is no triton for this platform"
-)
+@needs_triton
 def test_kernels_in_the_interpreter():
-    longest = str(DEVICE / LONGEST)
-    running = [start(longest), start(str(DEVICE), f"--ignore={longest}")]
-    said = [process.communicate()[0] for process in running]
-    for process, output in zip(running, said, strict=True):
-        assert process.returncode == 0, output[-20000:]
-        assert " passed" in output
+    assert_passed(str(DEVICE), "-m", "not long")
+
+
+@needs_triton
+@pytest.mark.long
+def test_all_dtypes_strategies_and_tilings_in_the_interpreter():
+    assert_passed(str(DEVICE), "-m", "long")

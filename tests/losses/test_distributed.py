@@ -37,7 +37,10 @@ def job(tmp_path_factory):
     return cache(lambda world: start(world, tmp_path_factory.mktemp("ranks")))
 
 
-@pytest.fixture(scope="module", params=[2, 4], ids="{}_ranks".format)
+FOUR = pytest.param(4, marks=pytest.mark.long)
+
+
+@pytest.fixture(scope="module", params=[2, FOUR], ids="{}_ranks".format)
 def ranks(request, job):
     return job(request.param)
 
@@ -74,6 +77,7 @@ def test_value_and_gradients_of_the_global_batch(ranks, case):
     assert_global(case, of_each(ranks, "exact", case))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", EXACT, ids=str)
 def test_ranks_of_a_group(four_ranks, case):
     """The others take no part, and a rank's place is that in the group."""
@@ -81,6 +85,7 @@ def test_ranks_of_a_group(four_ranks, case):
     assert_global(case, of_each(inside, "subgroup", case))
 
 
+@pytest.mark.long
 def test_rank_outside_a_group_is_told(four_ranks):
     outside = {
         rank: results["outside"] for rank, results in enumerate(four_ranks) if rank in (0, 2)

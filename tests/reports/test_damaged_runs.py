@@ -8,6 +8,7 @@ import re
 import warnings
 from pathlib import Path
 
+import pytest
 from made_up import case, measured
 
 from lossbench.bench.records.runfile import RunFileWarning
@@ -176,6 +177,7 @@ def check(original: Path, path: Path, content: bytes) -> bool:
     return False
 
 
+@pytest.mark.long
 def test_a_damaged_run_is_refused_by_line_or_read_right(tmp_path):
     original = tmp_path / "original.jsonl"
     original.write_bytes(CONTENT)

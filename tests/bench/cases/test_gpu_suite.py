@@ -49,6 +49,7 @@ def test_only_small_cases_on_a_gpu_are_replayed():
     assert not replays(Case("smi", batch=2))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it would run the suite")
 def test_without_a_gpu_kernels_are_unsupported_and_the_others_run(tmp_path):
     """The suite is timed in pairs, with errors, without being asked."""
@@ -66,6 +67,7 @@ def test_without_a_gpu_kernels_are_unsupported_and_the_others_run(tmp_path):
     assert all(r["accuracy"] == "measured" for r in right)
 
 
+@pytest.mark.long
 def test_being_wrong_is_the_point_of_a_lower_precision(tmp_path):
     """What it gets wrong is said of each kind of inputs, and it is timed all the same."""
     out = tmp_path / "bf16.jsonl"

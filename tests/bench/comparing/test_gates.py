@@ -119,6 +119,7 @@ def benchmark(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return run_alone(command, folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("problem", REGRESSIONS)
 def test_a_regression_of_a_scratch_copy_is_caught(scratch, problem):
     file = scratch / "losses" / "nt_xent.py"
@@ -150,6 +151,7 @@ spec("nt_xent").implementations["gram"] = padded
 '''
 
 
+@pytest.mark.long
 def test_a_slower_implementation_is_caught_and_a_noisy_machine_is_not(scratch):
     file = scratch / "losses" / "nt_xent.py"
     original = file.read_text()

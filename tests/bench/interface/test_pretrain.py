@@ -61,6 +61,7 @@ def test_the_same_command_measures_nothing_again(run_file):
     assert run_file.read_bytes() == before
 
 
+@pytest.mark.long
 def test_features_are_judged_beside_the_untrained_encoders(tmp_path):
     from typer.testing import CliRunner
 

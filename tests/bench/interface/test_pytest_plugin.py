@@ -40,6 +40,7 @@ def test_updating_the_baseline_without_running_benchmarks_is_refused():
     assert "--benchmark-update-baseline needs --benchmark" in result.stderr
 
 
+@pytest.mark.long
 def test_explicit_paths_are_respected():
     everything = run_pytest("--benchmark", "--collect-only", "-q", "tests")
     assert everything.stdout.count("test_cost[") >= CASES
@@ -68,6 +69,7 @@ def test_json_holds_counts_peak_device_and_case(tmp_path):
     assert (info["batch"], info["dim"], info["dtype"]) == (256, 1024, "float32")
 
 
+@pytest.mark.long
 def test_save_and_compare_work_as_users_know_them(tmp_path):
     storage = f"--benchmark-storage={tmp_path}"
     quick = [

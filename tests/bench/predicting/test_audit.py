@@ -70,6 +70,7 @@ def test_what_must_not_be_shipped(launches, changed, problem):
     assert problem in replace(found, **changed).problem
 
 
+@pytest.mark.long
 def test_spills_are_seen(launches):
     """A tile of 128 x 128 in the registers of one warp."""
     launch = find(launches, "fused_kernel", what="information_entry")

@@ -49,7 +49,7 @@ def one_of_many(rank, world, folder):
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_several_processes_train_as_one(tmp_path, world):
     multiprocessing.spawn(one_of_many, (world, tmp_path), nprocs=world)
     value, gradients, statistics = trained(network(), losses.create("nt_xent"), views(world))

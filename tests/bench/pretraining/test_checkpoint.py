@@ -67,6 +67,7 @@ def test_on_a_full_disk_the_old_checkpoint_survives(small, tmp_path, monkeypatch
     assert [each.name for each in tmp_path.iterdir()] == ["a.pt"]
 
 
+@pytest.mark.long
 def test_killed_while_it_trains_a_run_goes_on_with_the_same_next_loss(tmp_path):
     """kill -9 at any moment, then the same command."""
 

@@ -31,6 +31,7 @@ def environment():
     }
 
 
+@pytest.mark.long
 def test_two_processes_make_one_record_and_exact_forms_follow_the_same_curve(tmp_path):
     curves = {}
     for distribution in ("local", "gather", "gram"):
@@ -59,6 +60,7 @@ def test_two_processes_make_one_record_and_exact_forms_follow_the_same_curve(tmp
     assert curves["local"] != pytest.approx(curves["gather"], rel=1e-2)
 
 
+@pytest.mark.long
 def test_a_killed_process_ends_the_job_and_the_checkpoint_goes_on(tmp_path):
     """kill -9 of one of two: an error within a minute; the same command then ends the run."""
     command = torchrun(tmp_path, steps=40)

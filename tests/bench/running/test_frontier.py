@@ -87,6 +87,7 @@ def test_memory_is_of_a_frontier():
     assert "--frontier" in result.stderr
 
 
+@pytest.mark.long
 def test_found_resumed_and_near_the_prediction(tmp_path):
     out = tmp_path / "run.jsonl"
     command = [

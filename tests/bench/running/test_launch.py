@@ -254,6 +254,7 @@ def test_what_slurm_refuses_is_one_line(cluster):
     assert said.stderr.splitlines()[-1].startswith(f"lossbench: error: {message}")
 
 
+@pytest.mark.long
 def test_the_tasks_of_a_job_are_the_processes_of_pretraining(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -271,6 +272,7 @@ def test_the_tasks_of_a_job_are_the_processes_of_pretraining(tmp_path, monkeypat
     assert "smi reference" in done.stdout
 
 
+@pytest.mark.long
 def test_ctrl_c_cancels_the_jobs_and_keeps_what_they_measured(tmp_path):
     out = tmp_path / "run.jsonl"
     many = ["--loss", "smi", "--implementation", "reference", "--dim", "16", "--device", "cpu"]

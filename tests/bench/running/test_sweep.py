@@ -156,6 +156,7 @@ def test_out_of_memory_is_a_row_and_the_sweep_goes_on(tmp_path):
     assert outcome.records[0]["reason"].endswith("6.4 GB more did not fit in memory")
 
 
+@pytest.mark.long
 def test_a_check_that_does_not_fit_leaves_the_measurement(tmp_path):
     # C is 1.02 GB in fp32; the fp64 truth needs twice that, on top of its own copies.
     case = Case("barlow_twins", batch=8, dim=16_000, pass_="forward")
@@ -219,6 +220,7 @@ def test_cuda_where_there_is_none_is_a_row():
     assert fields["status"] == expected
 
 
+@pytest.mark.long
 def test_kill_at_random_moments_loses_nothing_finished_and_measures_nothing_twice(tmp_path):
     path = tmp_path / "run.jsonl"
     batches = ",".join(map(str, range(2, 122)))

@@ -157,6 +157,7 @@ def test_the_table_takes_counts_without_times(tmp_path):
 # a second process that is wrong, or that fails
 
 
+@pytest.mark.long
 def test_a_wrong_process_is_found(tmp_path):
     """Its value, or its gradient; of its own loss too."""
     for what in ("value", "gradient"):
@@ -168,6 +169,7 @@ def test_a_wrong_process_is_found(tmp_path):
         assert {record["status"] for record in found} == {"invalid"}
 
 
+@pytest.mark.long
 def test_a_process_that_fails_is_named_and_the_other_cases_are_measured_next(tmp_path):
     out = tmp_path / "run.jsonl"
     first = torchrun(out, "--world", "2", module="wrong_process", WRONG="fails")

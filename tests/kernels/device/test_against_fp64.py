@@ -39,6 +39,7 @@ def test_fp32(name, hyperparameters, strategy, batch, keeps, device):
     assert_close_to(truth, permitted, found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("keeps", [True, False])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("dtype", NARROW, ids=str)
