@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "lossbench: a benchmark that runs with --benchmark alone")
     given = config.args_source is pytest.Config.ArgsSource.ARGS
     folder = config.rootpath / FOLDER
-    if config.getoption("--benchmark") and not given and folder.is_dir():
+    if config.getoption("--benchmark") and not given and any(folder.glob("*.py")):
         config.args = [str(folder)]
 
 

@@ -83,3 +83,60 @@ def test_save_and_compare_work_as_users_know_them(tmp_path):
     result = run_pytest(*quick, "--benchmark-compare")
     assert result.returncode == 0, result.stdout
     assert "(0001_first)" in result.stdout
+
+
+OTHERS = """
+def test_plain():
+    assert True
+
+def test_quick(benchmark):
+    benchmark(lambda: None)
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A repository that has nothing of ours."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_others.py").write_text(OTHERS)
+    return tmp_path
+
+
+def test_other_repositories_run_as_ever(elsewhere):
+    ordinary = run_pytest(folder=elsewhere)
+    assert "2 passed" in ordinary.stdout
+    assert "deselected" not in ordinary.stdout
+
+
+def test_other_repositories_have_the_option(elsewhere):
+    only = run_pytest("--benchmark", folder=elsewhere)
+    assert "1 passed, 1 deselected" in only.stdout
+    assert "test_quick" in only.stdout
+
+
+@pytest.mark.long
+def test_other_repositories_may_benchmark_cases(elsewhere):
+    (elsewhere / "test_others.py").write_text(
+        "from lossbench.bench.cases.case import Case\n"
+        "def test_mine(benchmark_case):\n"
+        "    benchmark_case(Case('smi', batch=8, dim=4))\n"
+    )
+    ordinary = run_pytest(folder=elsewhere)
+    assert "1 deselected" in ordinary.stdout
+    quick = "--benchmark", "--benchmark-max-time=0.05"
+    first = run_pytest(*quick, folder=elsewhere)
+    assert "is not in baseline.json" in first.stdout
+    assert run_pytest(*quick, "--benchmark-update-baseline", folder=elsewhere).returncode == 0
+    assert (elsewhere / "tests/benchmarks/baseline.json").exists()
+    assert run_pytest(*quick, folder=elsewhere).returncode == 0
+
+
+def test_the_plugin_imports_nothing_of_ours_before_a_benchmark_runs(elsewhere):
+    (elsewhere / "test_others.py").write_text(
+        "import sys\n"
+        "def test_light():\n"
+        "    heavy = {'torch', 'numpy', 'pandas', 'typer', 'lossbench.losses'}\n"
+        "    assert not heavy & set(sys.modules)\n"
+    )
+    alone = run_pytest("-p", "no:hypothesispytest", "-p", "no:xdist", folder=elsewhere)
+    assert "1 passed" in alone.stdout, alone.stdout

@@ -27,7 +27,9 @@ def batches(draw):
     return views
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "strategy", [STRATEGIES[0], *(pytest.param(s, marks=pytest.mark.long) for s in STRATEGIES[1:])]
+)
 @pytest.mark.parametrize(("name", "hyperparameters"), FUSED)
 @settings(repeatable, max_examples=4)
 @given(batch=batches(), keeps=strategies.booleans())

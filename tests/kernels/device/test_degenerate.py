@@ -19,6 +19,7 @@ from tilings import FUSED, small_tiles
 from lossbench import losses
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch", degenerate_batches())
 @pytest.mark.parametrize(("name", "hyperparameters"), FUSED)
 def test_degenerate_batches_in_fp32(name, hyperparameters, batch, device):
@@ -30,6 +31,7 @@ def test_degenerate_batches_in_fp32(name, hyperparameters, batch, device):
             assert_close_to(truth, permitted, fused_outcome(name, hyperparameters, views, device))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch", degenerate_batches(large=30.0))
 @pytest.mark.parametrize("dtype", NARROW, ids=str)
 @pytest.mark.parametrize(("name", "hyperparameters"), FUSED)

@@ -71,6 +71,7 @@ every_op = pytest.mark.parametrize("samples", SAMPLES, ids=lambda f: f.__name__[
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
+@pytest.mark.long
 @keeps
 @every_dtype
 @every_op
