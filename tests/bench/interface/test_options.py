@@ -44,7 +44,7 @@ def test_an_option_is_part_of_the_row_and_changes_only_its_counts():
 
 
 def test_a_setting_may_be_given_again():
-    shape = ["--loss", "smi", "--batch", "8", "--dim", "16"]
+    shape = ["--loss", "smi", "--implementation", "gram", "--batch", "8", "--dim", "16"]
     together, apart = (
         count_as_json(*shape, *(part for text in texts for part in ("--set", text)))
         for texts in (["smi.lambda_=2,smi.eps=0.1"], ["smi.lambda_=2", "smi.eps=0.1"])
