@@ -79,8 +79,8 @@ def _measured(
     records: list[dict[str, Any]], shape: str, bases: Mapping[str, dict[str, Any]]
 ) -> None:
     """A table; of a shape that is said, with ratios to other records."""
-    headings = ["ms", "ratio", "95%", "verdict"] if shape else ["N x D", "pass", "ms", "spread"]
-    table = _table(*headings, "peak MB", "status")
+    alone, in_turn = ("N x D", "pass", "GMACs", "ms", "spread"), ("ms", "ratio", "95%", "verdict")
+    table = _table(*(in_turn if shape else alone), "peak MB", "status")
     labels = _Labels()
     if shape:
         print(shape)
@@ -88,7 +88,8 @@ def _measured(
         label, *where = labels.of(record)
         ms = _ms(record["median_ms"]) if "median_ms" in record else "-"
         peak = f"{record['peak_bytes'] / 1e6:,.1f}" if "peak_bytes" in record else "-"
-        cells = [ms, *_ratio(record, bases)] if shape else [*where, ms, _spread(record)]
+        gmacs = _number(record.get("gmacs"), "{:,.3f}")
+        cells = [ms, *_ratio(record, bases)] if shape else [*where, gmacs, ms, _spread(record)]
         table.add_row(label, *cells, peak, record["status"])
     labels.print(table)
 
@@ -103,8 +104,9 @@ def baselines(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     grouped = [each for each in records if each.get("pair_group") and each["status"] == "ok"]
     for group in dict.fromkeys(record["pair_group"] for record in grouped):
         rows = [record for record in grouped if record["pair_group"] == group]
-        own = {_what(row): row for row in rows if row["implementation"] == "reference"}
-        alone = len(own) in (0, len(rows))
+        references = [row for row in rows if row["implementation"] == "reference"]
+        own = {_what(row): row for row in reversed(references)}  # of several the first
+        alone = len(references) in (0, len(rows))
         for row in rows:
             base = rows[0] if alone else own.get(_what(row))
             if base is not None and base is not row:
@@ -251,10 +253,10 @@ def _table(*columns: str, first: str = "loss") -> Table:
 
 
 class _Labels:
-    """First cells of a table; settings that are too long for one stand below it, by letter."""
+    """First cells of a table; settings that are too long for one stand below it, by number."""
 
     def __init__(self) -> None:
-        self._notes: dict[str, str] = {}
+        self._notes: dict[str, int] = {}
 
     def of(self, record: dict[str, Any]) -> tuple[str, str, str]:
         """Loss, shape and pass, see ``_case``."""
@@ -265,14 +267,13 @@ class _Labels:
     def _shortened(self, word: str) -> str:
         if len(word) <= LONGEST:
             return word
-        letter = chr(ord("a") + len(self._notes))
-        return f"({self._notes.setdefault(word, letter)})"
+        return f"({self._notes.setdefault(word, len(self._notes) + 1)})"
 
     def print(self, table: Table) -> None:
-        """Print the table and what its letters stand for."""
+        """Print the table and what its numbers stand for."""
         _print(table)
-        for word, letter in self._notes.items():
-            print(f"({letter}) {word}")
+        for word, number in self._notes.items():
+            print(f"({number}) {word}")
 
 
 def _case(record: dict[str, Any]) -> tuple[str, str, str]:
