@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ import lossbench
 from lossbench.bench.records.runfile import RunFileWarning
 
 OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+COLUMNS = 80
 _UsageError: Any = typer.BadParameter.__base__
 
 
@@ -105,6 +107,13 @@ def prints_lines() -> bool:
 def say(line: str) -> None:
     """Print a line on stderr, where it cannot get mixed with results."""
     print(line, file=sys.stderr)
+
+
+def show_next(table: str, out: Path) -> None:
+    """Print the command that shows more of a run: in 80 columns, as far as its path allows."""
+    command = f"next: lossreport table {table}"
+    gap = " " if len(f"{command} {out}") <= COLUMNS else " \\\n    "
+    print(f"{command}{gap}{out}")
 
 
 def show(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lossbench.bench.comparing.ratios import by_process, digits, ratio
+from lossbench.bench.interface.console import COLUMNS, show_next
 from lossbench.bench.predicting.ceilings import TERMS, Ceilings
 from lossbench.bench.records.failures import OUT_OF_BUDGET
 from lossbench.losses import FORMS, PASSES
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from lossbench.bench.running.frontier import Frontier
 
 
-COLUMNS = 80
 LONGEST = 16
 """Letters of a setting that is shown in a table: longer ones would be cut within a word."""
 KINDS = ("random", "aligned", "collapsed")
@@ -63,7 +63,7 @@ def measurements(records: list[dict[str, Any]], out: Path) -> None:
     for record in records:
         if record["status"] != "ok" and record["reason"] != OUT_OF_BUDGET:
             print(f"{' '.join(_case(record))}: {record['status']}: {record['reason']}")
-    print(f"next: lossreport table {_table_of(records)} {out}")
+    show_next(_table_of(records), out)
 
 
 def _shapes(records: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:

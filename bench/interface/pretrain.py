@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lossbench.bench.interface.console import FAILED, OK, examples, show
+from lossbench.bench.interface.console import FAILED, OK, examples, show, show_next
 from lossbench.bench.interface.options import takes_launcher
 from lossbench.bench.interface.parsing import parse_list, parse_pairs
 
@@ -142,5 +142,5 @@ def pretrain(
     if records:  # else another process of the job prints them
         show(records, as_json, display.steps)
         if not as_json:
-            print(f"next: lossreport table {'probe' if evaluate else 'throughput'} {out}")
+            show_next("probe" if evaluate else "throughput", out)
     return FAILED if failed or any(record["status"] != "ok" for record in records) else OK

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lossbench.bench.interface.console import FAILED, OK, examples, say, show
+from lossbench.bench.interface.console import FAILED, OK, examples, say, show, show_next
 from lossbench.bench.interface.options import takes_cases, takes_launcher
 from lossbench.bench.interface.parsing import parse_bytes, parse_seconds
 
@@ -130,5 +130,5 @@ def _find(
         print(json.dumps([each.describe() for each in found], indent=1))
     else:
         display.frontiers(found, limit)
-        print(f"next: lossreport table frontier {out}")
+        show_next("frontier", out)
     return FAILED if any(each.failed for each in found) else OK

@@ -425,7 +425,7 @@ def test_title_panels_and_legend_do_not_overlap(drawn, name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_same_run_gives_the_same_file(drawn, name, tmp_path, monkeypatch):
-    monkeypatch.setattr("lossbench.reports.page.load", lambda runs: drawn)
+    monkeypatch.setattr("lossbench.reports.functions.load", lambda runs: drawn)
     monkeypatch.setattr(compare, "read", lambda runs: drawn)
     for file in ("one.svg", "two.svg"):
         make_figure(name, [], tmp_path / file)

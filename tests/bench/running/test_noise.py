@@ -7,9 +7,10 @@ from command_line import assert_one_line_error, call_lossbench
 
 from lossbench.bench.cases.case import Case
 from lossbench.bench.comparing.ratios import FLOOR
+from lossbench.bench.measuring import sessions
+from lossbench.bench.measuring.sessions import CALLS, SESSIONS
 from lossbench.bench.running import noise
 from lossbench.bench.running.groups import PROCESSES
-from lossbench.bench.running.noise import CALLS, SESSIONS
 
 
 def sampled(comparisons, **factors):
@@ -45,9 +46,9 @@ def test_a_slowdown_below_what_a_call_shows_from_itself_is_not_found():
 
 
 def test_a_process_samples_every_call_of_every_session(monkeypatch):
-    monkeypatch.setattr(noise, "SESSIONS", 2)
-    monkeypatch.setattr(noise, "ROUNDS", 4)
-    found = noise.sessions(Case("smi", batch=4, dim=8), slowdown=0.15)["sessions"]
+    monkeypatch.setattr(sessions, "SESSIONS", 2)
+    monkeypatch.setattr(sessions, "ROUNDS", 4)
+    found = sessions.sessions(Case("smi", batch=4, dim=8), slowdown=0.15)["sessions"]
     assert len(found) == 2
     for session in found:
         assert tuple(session) == CALLS
@@ -64,7 +65,7 @@ def test_a_slowed_copy_takes_its_share_longer():
         return "result"
 
     start = time.perf_counter()
-    assert noise._slowed(call, 0.5)() == "result"
+    assert sessions._slowed(call, 0.5)() == "result"
     assert time.perf_counter() - start >= 1.5 * spent[0]
 
 
