@@ -27,9 +27,9 @@ DISTRIBUTION_HELP = "How devices share a loss: local, gather, allreduce, gram (d
 WORLD_HELP = "Numbers of devices, W: 1,8, or powers of two 8..1024 (default: 1)."
 
 
-def option(flag: str, help_: str, panel: str = CASES) -> Any:
-    """A Typer option whose help says its default itself."""
-    return typer.Option(flag, help=help_, show_default=False, rich_help_panel=panel)
+def option(flag: str, help_: str, panel: str = CASES, shows_default: bool = False) -> Any:
+    """A Typer option in a group of ``--help``; its help says its default, or it is shown."""
+    return typer.Option(flag, help=help_, show_default=shows_default, rich_help_panel=panel)
 
 
 def case_options(

@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from lossbench.bench.interface.console import FAILED, OK, examples, show, show_next
-from lossbench.bench.interface.options import takes_launcher
+from lossbench.bench.interface.options import option, takes_launcher
 from lossbench.bench.interface.parsing import parse_list, parse_pairs
 
 if TYPE_CHECKING:
@@ -19,6 +17,7 @@ DATA_HELP = (
     "synthetic, digits, imagefolder:PATH, cifar10:PATH, cifar100:PATH, hf:NAME (default: the "
     "preset's)."
 )
+SET_HELP = "Any setting: precision=bf16, encoder=vit_s, smi.lambda_=2. May be given again."
 EXAMPLES = examples(
     "lossbench pretrain --loss smi,vicreg --steps 25",
     "lossbench pretrain --preset list",
@@ -31,97 +30,51 @@ def pretrain(
     launcher: "Launcher | None",
     preset: Annotated[
         str,
-        typer.Option(
-            help="Published settings; --preset list prints them.", rich_help_panel=TRAINED
-        ),
+        option("--preset", "Published settings; list prints them.", TRAINED, shows_default=True),
     ] = "digits",
     loss: Annotated[
-        str, typer.Option(help="Losses, one run each.", rich_help_panel=TRAINED)
+        str, option("--loss", "Losses, one run each.", TRAINED, shows_default=True)
     ] = LOSSES,
     implementation: Annotated[
-        str, typer.Option(help="Implementations, one run each.", rich_help_panel=TRAINED)
-    ] = "auto",
-    data: Annotated[str, typer.Option(help=DATA_HELP, rich_help_panel=TRAINED)] = "",
-    batch: Annotated[
-        int,
-        typer.Option(
-            help="Images per device and step (default: the preset's).",
-            show_default=False,
-            rich_help_panel=TRAINED,
-        ),
-    ] = 0,
-    set_: Annotated[
-        list[str],
-        typer.Option(
-            "--set",
-            help="Any setting: precision=bf16, encoder=vit_s, smi.lambda_=2. May be given again.",
-            rich_help_panel=TRAINED,
-        ),
-    ] = [],  # noqa: B006 - Typer's way to say that it may be given again
-    device: Annotated[
         str,
-        typer.Option(help="cpu or cuda (default: cuda if there is one).", rich_help_panel=TRAINED),
+        option("--implementation", "Ways to compute them, one run each.", TRAINED, True),
+    ] = "auto",
+    data: Annotated[str, option("--data", DATA_HELP, TRAINED)] = "",
+    batch: Annotated[
+        int, option("--batch", "Images per device and step (default: the preset's).", TRAINED)
+    ] = 0,
+    set_: Annotated[list[str], option("--set", SET_HELP, TRAINED)] = [],  # noqa: B006 - Typer's way
+    device: Annotated[
+        str, option("--device", "cpu or cuda (default: cuda if there is one).", TRAINED)
     ] = "",
     epochs: Annotated[
-        int,
-        typer.Option(
-            help="Of the whole schedule (default: the preset's).",
-            show_default=False,
-            rich_help_panel=SCHEDULE,
-        ),
+        int, option("--epochs", "Of the whole schedule (default: the preset's).", SCHEDULE)
     ] = 0,
     steps: Annotated[
-        int,
-        typer.Option(
-            help="End after these (default: the whole schedule).",
-            show_default=False,
-            rich_help_panel=SCHEDULE,
-        ),
+        int, option("--steps", "End after these (default: the whole schedule).", SCHEDULE)
     ] = 0,
     on_nan: Annotated[
-        str,
-        typer.Option(help="stop or skip, when the loss is not finite.", rich_help_panel=SCHEDULE),
+        str, option("--on-nan", "stop or skip, when the loss is not finite.", SCHEDULE, True)
     ] = "stop",
     evaluate: Annotated[
-        bool,
-        typer.Option(
-            "--evaluate",
-            help="Judge the features by a linear probe and k-NN.",
-            rich_help_panel=SCHEDULE,
-        ),
+        bool, option("--evaluate", "Judge the features by a linear probe and k-NN.", SCHEDULE)
     ] = False,
     paired: Annotated[
-        bool,
-        typer.Option(
-            "--paired",
-            help="A step of each run in turn: ratios survive noise.",
-            rich_help_panel=SCHEDULE,
-        ),
+        bool, option("--paired", "A step of each run in turn: ratios survive noise.", SCHEDULE)
     ] = False,
     out: Annotated[
-        Path, typer.Option(help="Run file; continued if it is there.", rich_help_panel=KEPT)
+        Path, option("--out", "Run file; continued if it is there.", KEPT, shows_default=True)
     ] = Path("runs/pretrain.jsonl"),
     restart: Annotated[
-        bool,
-        typer.Option("--restart", help="Set a run file of other code aside.", rich_help_panel=KEPT),
+        bool, option("--restart", "Set a run file of other code aside.", KEPT)
     ] = False,
     checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder to keep checkpoints in, and to go on from.", rich_help_panel=KEPT
-        ),
+        Path | None, option("--checkpoint", "Folder to keep and resume checkpoints in.", KEPT)
     ] = None,
     every: Annotated[
-        int,
-        typer.Option(
-            help="Steps between checkpoints (default: only at the end).",
-            show_default=False,
-            rich_help_panel=KEPT,
-        ),
+        int, option("--every", "Steps between checkpoints (default: only at the end).", KEPT)
     ] = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the records as JSON.", rich_help_panel=KEPT)
-    ] = False,
+    as_json: Annotated[bool, option("--json", "Print records as a JSON array.", KEPT)] = False,
 ) -> int:
     """Pretrain an encoder by each loss and time every phase of the step."""
     from lossbench.bench.cases.selection import present_device

@@ -5,10 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from lossbench.bench.interface.console import FAILED, OK, examples, say, show, show_next
-from lossbench.bench.interface.options import takes_cases, takes_launcher
+from lossbench.bench.interface.options import option, takes_cases, takes_launcher
 from lossbench.bench.interface.parsing import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
@@ -30,54 +28,30 @@ def run(
     cases: "list[Case]",
     launcher: "Launcher | None",
     paired: Annotated[
-        bool,
-        typer.Option(
-            "--paired",
-            help="Time cases in turn: ratios that survive noise.",
-            rich_help_panel=MEASURED,
-        ),
+        bool, option("--paired", "Time cases in turn: ratios that survive noise.", MEASURED)
     ] = False,
     accuracy: Annotated[
-        bool,
-        typer.Option(
-            "--accuracy",
-            help="Errors on random, aligned and collapsed inputs.",
-            rich_help_panel=MEASURED,
-        ),
+        bool, option("--accuracy", "Errors on random, aligned and collapsed inputs.", MEASURED)
     ] = False,
     out: Annotated[
-        Path, typer.Option(help="Run file; continued if it is there.", rich_help_panel=KEPT)
+        Path, option("--out", "Run file; continued if it is there.", KEPT, shows_default=True)
     ] = Path("runs/run.jsonl"),
     budget: Annotated[
-        str, typer.Option(help="Stop starting cases after this, such as 3m.", rich_help_panel=KEPT)
+        str, option("--budget", "Stop starting cases after this, such as 3m.", KEPT)
     ] = "",
     timeout: Annotated[
-        str, typer.Option(help="Give a case up after this.", rich_help_panel=KEPT)
+        str, option("--timeout", "Give a case up after this.", KEPT, shows_default=True)
     ] = "10m",
     restart: Annotated[
-        bool,
-        typer.Option(
-            "--restart", help="Set a run of other code or machine aside.", rich_help_panel=KEPT
-        ),
+        bool, option("--restart", "Set a run of other code or machine aside.", KEPT)
     ] = False,
+    as_json: Annotated[bool, option("--json", "Print records as a JSON array.", KEPT)] = False,
     frontier: Annotated[
-        bool,
-        typer.Option(
-            "--frontier",
-            help="Find the largest batch that fits, of each case.",
-            rich_help_panel=FRONTIER,
-        ),
+        bool, option("--frontier", "Find the largest batch that fits, of each case.", FRONTIER)
     ] = False,
     memory: Annotated[
-        str,
-        typer.Option(
-            help="With --frontier: of an emulated device, such as 24GB.", rich_help_panel=FRONTIER
-        ),
+        str, option("--memory", "With --frontier: of an emulated device, such as 24GB.", FRONTIER)
     ] = "",
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print records as a JSON array.", rich_help_panel=KEPT),
-    ] = False,
 ) -> int:
     """Count and measure: a record of each case in a run file."""
     from lossbench.bench.interface.functions import check_frontier

@@ -1,7 +1,7 @@
 """Two views of each image, on the device, by the published pipelines (kornia).
 
-Where papers/002 has lost its probabilities they are those of the pipelines that it follows, BYOL's
-and Barlow Twins'. For CIFAR and ImageNette table 4 gives crops and solarization.
+Where arXiv:2606.08332 gives no probabilities they are those of the pipelines that it follows,
+BYOL's and Barlow Twins'. For CIFAR and ImageNette table 4 gives crops and solarization.
 """
 
 from dataclasses import dataclass

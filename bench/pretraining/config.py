@@ -36,8 +36,8 @@ class Config:
         distribution: how the loss sees other devices' samples: local, gather, or one of
             ``losses.FORMS``, which take the place of the implementation.
         encoder: architecture, without its head.
-        stem: "imagenet", or "cifar": a 3 x 3 convolution of stride 1, no max-pool (papers/002,
-            A.1.2).
+        stem: "imagenet", or "cifar": a 3 x 3 convolution of stride 1, no max-pool
+            (arXiv:2606.08332, A.1.2).
         image_size: side of a view in pixels.
         projector: widths of its linear layers; the last is the embedding dimension D.
         augmentation: pipeline of the two views.

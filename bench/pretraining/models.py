@@ -92,7 +92,7 @@ def encoder(config: Config) -> Encoder:
 
 
 def projector(features: int, widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers with batch norm and ReLU between them (papers/002, A.1.1, as Barlow Twins')."""
+    """Linear layers with batch norm and ReLU between them, as in arXiv:2606.08332, A.1.1."""
     layers: list[nn.Module] = []
     for before, width in zip((features, *widths[:-2]), widths[:-1], strict=True):
         layers += [
