@@ -57,6 +57,7 @@ def test_a_run_in_memory_leaves_no_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_timed_in_turn_with_errors():
     records = lossbench.run(**TINY, device="cpu", paired=True, accuracy=True)
     assert records["pair_group"].nunique() == 1

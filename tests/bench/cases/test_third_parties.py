@@ -60,6 +60,7 @@ def test_there_is_none_beside_other_losses(package):
     assert third_parties.beside([Case("nt_xent", batch=16, dim=32)]) == []
 
 
+@pytest.mark.long
 def test_one_that_is_another_loss_is_timed_and_judged_by_its_own_reference(tmp_path):
     out = tmp_path / "run.jsonl"
     contender = "smi.other=lossbench.bench.cases.third_parties:siglip_eager"

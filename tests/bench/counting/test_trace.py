@@ -86,6 +86,7 @@ def test_auto_is_followed_as_what_it_chooses(name):
     assert work(followed(case)).peak_bytes == pytest.approx(measured_peak(case), **EXACT)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "shape"),
     [*((name, (64, 512)) for name in losses.names()), ("smi", (256, 128))],

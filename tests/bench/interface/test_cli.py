@@ -103,7 +103,7 @@ def test_bad_run_options_measure_nothing(arguments, message):
 def test_run_prints_a_table_of_at_most_80_columns_and_resumes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out = ["--out", "run.jsonl"]
-    first = lossbench("run", *SMALL, *out)
+    first = call_lossbench("run", *SMALL, *out)
     assert first.returncode == 0, first.stderr
     assert "2 measured now, 2 of 2 cases" in first.stderr
     assert max(map(len, first.stdout.splitlines())) <= 80
@@ -116,7 +116,7 @@ def test_run_prints_a_table_of_at_most_80_columns_and_resumes(tmp_path, monkeypa
 
 def test_run_as_json_prints_the_records(tmp_path):
     path = tmp_path / "run.jsonl"
-    result = lossbench("run", *SMALL, "--json", "--out", str(path))
+    result = call_lossbench("run", *SMALL, "--json", "--out", str(path))
     lines = path.read_text().splitlines()
     assert json.loads(result.stdout) == [json.loads(line) for line in lines[1:]]
     header = json.loads(lines[0])
@@ -162,6 +162,7 @@ def test_no_arguments_show_the_help():
     assert len(result.stdout.splitlines()) > 5
 
 
+@pytest.mark.long
 def test_ci_gets_plain_progress_and_a_pipe_gets_none(tmp_path):
     piped = lossbench("run", *SMALL, "--out", str(tmp_path / "a.jsonl"))
     assert len(piped.stderr.splitlines()) == 1  # the summary
@@ -169,6 +170,7 @@ def test_ci_gets_plain_progress_and_a_pipe_gets_none(tmp_path):
     assert re.search(r"\[1/2\] smi-reference-8x16-float32-forward: ok, [\d.]+ ms", plain.stderr)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not can_compile(), reason="needs a C++ compiler")
 def test_compiling_leaves_nothing_behind(tmp_path):
     """The compiler makes a semaphore, of whose leak Python warns once a killed process left it."""
@@ -186,7 +188,7 @@ def test_own_embeddings_say_what_n_and_d_are(tmp_path):
     np.savez(path, z_a=z_a, z_b=z_b)
     own = ["--loss", "smi", *REFERENCE, "--inputs", f"file:{path}"]
     out = ["--out", str(tmp_path / "run.jsonl"), "--json"]
-    (record,) = json.loads(lossbench("run", *own, *out).stdout)
+    (record,) = json.loads(call_lossbench("run", *own, *out).stdout)
     assert (record["batch"], record["dim"]) == (10, 6)
     correlation = np.corrcoef(np.concatenate([z_a, z_b]).astype(np.float64))
     dependency = -0.5 * np.log(1 - np.clip(correlation, -1, 1) ** 2 + 1e-6)
@@ -207,6 +209,7 @@ def test_embeddings_with_nan_are_refused_before_anything_runs(tmp_path):
     assert_one_line_error(result, "z_a holds 1 NaN or infinite value.*row 2, column 1")
 
 
+@pytest.mark.long
 def test_restart_sets_a_run_of_other_code_aside(tmp_path):
     path = tmp_path / "run.jsonl"
     lossbench("run", *SMALL, "--out", str(path))
@@ -223,11 +226,12 @@ def test_restart_sets_a_run_of_other_code_aside(tmp_path):
 def test_a_failed_case_is_a_row_with_exit_status_1(tmp_path):
     arguments = ["--loss", "smi", *REFERENCE, "--batch", "64", "--dim", "64"]
     arguments += ["--timeout", "0.001s"]
-    result = lossbench("run", *arguments, "--out", str(tmp_path / "run.jsonl"))
+    result = call_lossbench("run", *arguments, "--out", str(tmp_path / "run.jsonl"))
     assert result.returncode == 1
     assert "timeout: not finished after 0.001 s" in result.stdout
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_line_and_the_file_stays_readable(tmp_path):
     path = tmp_path / "run.jsonl"
     result = lossbench(

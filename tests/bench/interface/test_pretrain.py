@@ -134,6 +134,7 @@ def paired_run(tmp_path_factory):
     return out
 
 
+@pytest.mark.long
 def test_steps_in_turn_train_as_they_do_alone(paired_run, records):
     in_turn = [json.loads(line) for line in paired_run.read_text().splitlines()[1:]]
     assert [record["loss"] for record in in_turn] == ["smi", "vicreg"]
@@ -142,6 +143,7 @@ def test_steps_in_turn_train_as_they_do_alone(paired_run, records):
         assert len(mine["samples_ms"]) == 5
 
 
+@pytest.mark.long
 def test_steps_in_turn_have_a_ratio_with_its_interval(paired_run):
     sections = throughput.build(load([paired_run]))
     (amdahl,) = (each for each in sections if each.title.startswith("Amdahl"))
@@ -219,7 +221,7 @@ def test_presets_are_listed():
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("on_nan", ["stop", "skip"])
+@pytest.mark.parametrize("on_nan", ["stop", pytest.param("skip", marks=pytest.mark.long)])
 def test_a_loss_that_is_not_finite(tmp_path, on_nan):
     """A rate of 1e30 leaves no finite weight; that is recorded, and the other loss is trained."""
     options = ("--set", "learning_rate=1e30", "--set", "warmup_epochs=0", "--on-nan", on_nan)

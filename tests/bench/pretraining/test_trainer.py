@@ -144,7 +144,10 @@ def test_a_step_in_lower_precision_is_near_that_in_fp32(small, precision):
     assert values[1] == pytest.approx(values[0], rel=0.05)
 
 
-@pytest.mark.parametrize("encoder", ["resnet18", "resnet50", "vit_s", "vit_b"])
+LARGE = pytest.param("vit_b", marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "resnet50", "vit_s", LARGE])
 def test_every_encoder_takes_a_step(small, encoder):
     stem = "imagenet" if encoder.startswith("vit") else "cifar"
     config = small(encoder=encoder, stem=stem, batch=4, image_size=16)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossbench.bench.cases.case import Case
-from lossbench.bench.interface.console import parse_bytes
+from lossbench.bench.interface.parsing import parse_bytes
 from lossbench.bench.records.runfile import read
 from lossbench.bench.running.frontier import FIRST, LARGEST, RESOLUTION, _next, device_bytes, kinds
 

@@ -287,6 +287,7 @@ def real(tmp_path_factory):
     return path, cases, outcome
 
 
+@pytest.mark.long
 def test_cases_of_a_real_group_share_rounds_processes_and_noise(real):
     _, _, outcome = real
     *right, raises = outcome.records
@@ -302,6 +303,7 @@ def test_cases_of_a_real_group_share_rounds_processes_and_noise(real):
     assert "pair_group" not in raises
 
 
+@pytest.mark.long
 def test_a_real_paired_run_is_not_measured_again(real):
     path, cases, outcome = real
     assert len(read(path).records) == len(cases)

@@ -100,6 +100,7 @@ def test_the_table_has_a_device_and_the_whole_job(run_file, records):
         assert row["communication_ms"] == record["communication_ms"]
 
 
+@pytest.mark.long
 def test_the_same_command_measures_nothing_again(run_file):
     before = run_file.read_bytes()
     assert torchrun(run_file, "--world", "2").returncode == 0

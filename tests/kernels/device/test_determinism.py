@@ -16,6 +16,7 @@ BATCHES = {
 """Ragged; several super-blocks, products of cuBLAS, or parts of the depth."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("strategy", BATCHES)
 @pytest.mark.parametrize("name", FUSED)
