@@ -81,9 +81,11 @@ def figure(name: str, records: Records) -> "Figure":
     else:
         frame = module.read(_paths(records))
     import matplotlib
+    from matplotlib import pyplot
 
     with matplotlib.rc_context(STYLE):
         drawn: Figure = module.draw(frame)
+    pyplot.close(drawn)  # it is the caller's: a notebook would show it twice, and keep it for ever
     return drawn
 
 

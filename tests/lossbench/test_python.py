@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 import lossbench
@@ -147,6 +148,7 @@ def test_figures_are_matplotlibs():
     assert isinstance(drawn, Figure)
     paths = [RESULTS / "scaling.jsonl", RESULTS / "scaling.jsonl"]
     assert isinstance(lossbench.figure("compare", paths), Figure)
+    assert pyplot.get_fignums() == []  # nothing is left to be shown again
 
 
 def test_runs_and_records_are_compared_alike(run):
@@ -234,7 +236,10 @@ def test_a_script_without_a_guard_gets_one_error_before_anything_is_started(tmp_
     "end",
     [
         'if __name__ == "__main__":\n    measure()',
-        "if '__main__' == __name__:\n    print(len(measure()))\nelse:\n    print('a child')",
+        pytest.param(
+            "if '__main__' == __name__:\n    print(len(measure()))\nelse:\n    print('a child')",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_script_with_a_guard_measures(tmp_path, end):

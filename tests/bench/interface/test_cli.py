@@ -149,7 +149,9 @@ def test_a_long_label_gives_way_and_no_number_is_cut():
 
 def test_what_the_budget_leaves_out_is_no_failure_and_no_noise(tmp_path):
     out = ["--out", str(tmp_path / "run.jsonl"), "--budget", "0.1s"]
-    result = lossbench("run", "--loss", "smi", *REFERENCE, "--batch", "8,16", "--dim", "16", *out)
+    result = call_lossbench(
+        "run", "--loss", "smi", *REFERENCE, "--batch", "8,16", "--dim", "16", *out
+    )
     assert result.returncode == 0
     assert "the budget of 0.1s left out" in result.stderr
     assert "not measured" not in result.stdout

@@ -240,6 +240,7 @@ def test_a_loss_that_is_not_finite(tmp_path, on_nan):
             assert record["steps_skipped"] == record["curve"].count(None)
 
 
+@pytest.mark.long
 def test_a_run_too_short_to_be_timed_leaves_a_file_that_can_be_read(tmp_path):
     out = tmp_path / "p.jsonl"
     short = call_lossbench("pretrain", "--loss", "smi", *SMALL, "--steps", "2", "--out", str(out))

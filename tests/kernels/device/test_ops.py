@@ -112,6 +112,7 @@ def assert_equal(found, expected):
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
+@pytest.mark.long
 @keeps
 @every_loss
 def test_compiled_equals_eager(name, keeps, views, fresh_compiler):
@@ -122,6 +123,7 @@ def test_compiled_equals_eager(name, keeps, views, fresh_compiler):
         torch.testing.assert_close(found, value_and_gradients(loss, *views))
 
 
+@pytest.mark.long
 @every_loss
 def test_compiled_takes_batches_of_any_size(name, device, fresh_compiler):
     loss = losses.create(name, "triton")
