@@ -13,6 +13,9 @@ LINKED = [*PAGES, *sorted(ROOT.glob("reports/results/**/*.md"))]
 """Those beside the runs say how each was made, once, on its machine."""
 NEEDS = ("a GPU", "a cluster", "your data")
 """What a command may need that is not here: it ends with the comment ``# needs a GPU``."""
+OBVIOUS = {"file:": "your data", "package.module": "your data", "--suite gpu": "a GPU"}
+"""What a command of README's table needs, by what it says."""
+_INLINE = re.compile(r"`((?:lossbench|lossreport) [^`]+)`")
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!`)\[[^]]*\]\(([^)\s]+)\)")
 
@@ -49,7 +52,12 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(page: Path) -> Iterator[Command]:
-    """Commands of a page's shell blocks, and of the first column of README's table."""
+    """Commands of a page's shell blocks, and of the table of README."""
+    if page.name == "README.md":
+        rows = [row for row in page.read_text().splitlines() if row.startswith("|")]
+        for text in _INLINE.findall("\n".join(rows)):
+            needs = [need for sign, need in OBVIOUS.items() if sign in text]
+            yield Command(page, tuple(shlex.split(text)), "".join(needs))
     lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
     for line in lines:
         needs = [need for need in NEEDS if line.rstrip().endswith(f"# needs {need}")]

@@ -17,8 +17,8 @@ else:
 
 RESULTS = ROOT / "reports/results/amd-epyc-2-cores"
 OTHER_NAMES = {
-    **dict.fromkeys(("old", "new", "mine", "run"), "implementations"),
-    **{"one": "scaling-1", "two": "scaling-2", "four": "scaling-4"},
+    **dict.fromkeys(("old", "new", "mine"), "implementations"),
+    **{"run": "efficiency", "one": "scaling-1", "two": "scaling-2", "four": "scaling-4"},
 }
 """Runs of pages -> committed runs that stand for them."""
 COMMANDS = list({command.words: command for page in PAGES for command in commands(page)}.values())
