@@ -1,6 +1,7 @@
 """Pages are tested with the tools of the tests of commands."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ from lossbench.bench.running import sweep
 
 @pytest.fixture(autouse=True)
 def calibrated(monkeypatch):
-    """What takes seconds, and depends on the machine."""
+    """What takes seconds, and depends on the machine: here less, but more than a small budget."""
+
+    def calibrate(device):
+        time.sleep(0.2)
+        return CEILINGS
+
     for module in (sweep, devices):
-        monkeypatch.setattr(module, "calibrate", lambda device: CEILINGS)
+        monkeypatch.setattr(module, "calibrate", calibrate)

@@ -133,7 +133,9 @@ def tiny(words: list[str], folder: Path) -> list[str]:
         if "list" in words:
             return []
     elif kind in ("run", "noise"):
-        small += ["--dim", "16", *([] if "--loss" in words else ["--loss", "smi"])]
+        small += ["--dim", "16"]
+        if not {"--loss", "distributed"} & set(words):  # not every loss has every form
+            small += ["--loss", "smi"]
     if kind == "predict":
         small = [] if "--gpu" in words or "--gpu-spec" in words else small
     if kind in ("run", "pretrain"):

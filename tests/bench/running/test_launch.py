@@ -279,7 +279,13 @@ def test_ctrl_c_cancels_the_jobs_and_keeps_what_they_measured(tmp_path):
     many += ["--batch", ",".join(map(str, range(8, 200)))]
     command = [sys.executable, "-m", "lossbench", "run", *many, "--out", str(out)]
     command += ["--launcher", "local", "--jobs", "1"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell without job control starts its children with the signal ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as run:
         while not any(b.count(b"\n") > 1 for b in shards_of(out)) and run.poll() is None:
             time.sleep(0.05)
         run.send_signal(signal.SIGINT)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import call_lossbench
+from command_line import HERE, call_lossbench
 
 from lossbench import losses
 from lossbench.bench.cases.case import Case
@@ -32,7 +32,7 @@ def torchrun(out, *options, module="lossbench", **environment):
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
         *("-m", module, "run", *CASES, "--out", str(out), *options),
     ]
-    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    paths = os.pathsep.join([str(ROOT), str(HERE)])
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **environment}
     return subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
 
