@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lossbench.python import compare, count, figure, load, predict, pretrain, run, table
 
+PACKAGES = ("bench", "kernels", "losses", "reports")
 __all__ = ["compare", "count", "figure", "load", "predict", "pretrain", "run", "table"]
 
 
@@ -20,6 +21,8 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name in __all__:
         return getattr(importlib.import_module("lossbench.python"), name)
+    if name in PACKAGES:
+        return importlib.import_module(f"lossbench.{name}")
     raise AttributeError(f"module 'lossbench' has no attribute {name!r}")
 
 
@@ -31,4 +34,4 @@ def _version() -> str:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), "__version__", *__all__]
+    return [*globals(), "__version__", *PACKAGES, *__all__]

@@ -103,9 +103,10 @@ def run(
         >>> records = lossbench.run(loss=["smi", "vicreg"], batch=256, dim=1024, paired=True)
         >>> lossbench.table("implementations", records)
     """
-    check_guarded()
+    if not functions.are_many():  # torchrun's processes start none
+        check_guarded()
     functions.check_frontier(frontier, memory, paired or accuracy or budget or launcher)
-    starts = make_launcher(launcher or "", jobs, slurm)
+    starts = make_launcher(launcher or "", jobs, _settings("slurm", slurm))
     if starts and out is None:
         raise ValueError("jobs write a run file: give out")
     if suite in PAIRED:
@@ -115,14 +116,17 @@ def run(
         dim=_numbers("dim", dim),
         dtype=_names("dtype", dtype),
         pass_=_names("pass_", pass_),
-        inputs=inputs,
+        inputs=None if inputs is None else str(inputs),
         contender=_names("contender", contender),
         there=starts.there(device) if starts else "",
     )
-    limits = (parse_seconds(str(budget)) if budget else float("inf"), parse_seconds(str(timeout)))
+    limits = (
+        float("inf") if budget is None else parse_seconds(str(budget)),
+        parse_seconds(str(timeout)),
+    )
     with _run_file(out) as path:
         if frontier:
-            size = parse_bytes(memory) if memory else None
+            size = parse_bytes(str(memory)) if memory else None
             found, _ = functions.find_frontier(cases, path, restart, size, limits[1])
             return pd.DataFrame([each.describe() for each in found])
         outcome = functions.run(cases, path, restart, starts, *limits, paired, accuracy)
@@ -176,7 +180,7 @@ def count(
         dim=_numbers("dim", dim),
         dtype=_names("dtype", dtype),
         pass_=_names("pass_", pass_),
-        inputs=inputs,
+        inputs=None if inputs is None else str(inputs),
         contender=_names("contender", contender),
     )
     return pd.DataFrame(functions.count(cases))
@@ -293,13 +297,15 @@ def pretrain(
         ValueError: a value that no run accepts, or values that do not go together.
         RunFileError: the run file cannot be read or written, or comes from other code.
     """
-    starts = make_launcher(launcher or "", jobs, slurm)
+    starts = make_launcher(launcher or "", jobs, _settings("slurm", slurm))
     if starts and out is None:
         raise ValueError("jobs write a run file: give out")
-    ways = _names("loss", loss), _names("implementation", implementation)
-    configs = spread(preset, *ways, set_, data=data, epochs=epochs, batch=batch)
+    ways = _names("loss", loss) or PRETRAINED, _names("implementation", implementation) or ["auto"]
+    changes: dict[str, Any] = {"epochs": _count("epochs", epochs), "batch": _count("batch", batch)}
+    changes["data"] = str(data) if data else ""
+    configs = spread(preset, *ways, _settings("set_", set_), **changes)
     folder = Path(checkpoint) if checkpoint else None
-    plan = Plan(steps or 0, folder, every or 0, on_nan, evaluate)
+    plan = Plan(_count("steps", steps), folder, _count("every", every), on_nan, evaluate)
     where = (starts.there(device) if starts else "") or present_device(device)
     with _run_file(out) as path:
         records, _ = training.pretrain(configs, path, plan, where, restart, starts, paired)
@@ -324,16 +330,39 @@ def _chosen(
         "batch": _numbers("batch", batch),
         "world": _numbers("world", world),
         "distribution": _names("distribution", distribution),
-        "settings": set_,
+        "settings": _settings("set_", set_),
         "device": device,
     }
 
 
 def _names(what: str, given: Names) -> list[str]:
-    found = [given] if isinstance(given, str) else list(given or ())
+    several = [given] if isinstance(given, str) else () if given is None else given
+    found = list(several) if isinstance(several, Iterable) else [several]
     if not all(isinstance(each, str) for each in found):
         raise ValueError(f"{what} must be a name or a list of names, got {given!r:.60}")
+    for each in found:
+        if what != "contender" and "," in each:
+            raise ValueError(f"{what}: give a list such as {each.split(',')}, not {each!r:.60}")
     return found
+
+
+def _settings(what: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"{what} must be a dict of names and values, got {given!r:.60}")
+    # NumPy's numbers as Python's
+    return {
+        name: value.item() if hasattr(value, "item") else value for name, value in given.items()
+    }
+
+
+def _count(what: str, given: int | None) -> int:
+    """0 of None, which stands for the default."""
+    if given is None:
+        return 0
+    (number,) = _numbers(what, given) or (0,)
+    if number < 1:
+        raise ValueError(f"{what} must be 1 or more, got {given!r:.60}")
+    return number
 
 
 def _numbers(what: str, given: Numbers) -> list[int]:

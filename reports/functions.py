@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 Paths = str | Path | Iterable[str | Path]
 Records = pd.DataFrame | Paths
 Run = pd.DataFrame | str | Path
-NEEDED = ("key", "machine", "hardware", "setting")
+NEEDED = (
+    *("key", "machine", "hardware", "setting", "status", "reason", "variant", "samples_ms"),
+    *("loss", "implementation", "batch", "dim", "world", "distribution", "loss_batch", "gmacs"),
+)
 """Columns of records that were loaded, which counts and predictions have not."""
 STYLE = {"svg.hashsalt": "lossbench", "svg.fonttype": "none"}
 
@@ -109,10 +112,11 @@ def compare(base: Run, *new: Run) -> Sections:
 
 
 def _run(given: Run) -> pd.DataFrame | Path:
-    return given if isinstance(given, pd.DataFrame) else Path(given)
+    return _frame(given) if isinstance(given, pd.DataFrame) else _paths([given])[0]
 
 
 def _frame(records: Records) -> pd.DataFrame:
+    """Records as ``load`` returns them: rows may have been chosen, or tables put together."""
     if not isinstance(records, pd.DataFrame):
         return load(records)
     missing = [name for name in NEEDED if name not in records]
@@ -121,8 +125,29 @@ def _frame(records: Records) -> pd.DataFrame:
             f"records have no {missing[0]!r}: tables and figures are of what run, pretrain or load "
             "returned, not of counts, predictions or parts of records"
         )
-    return records
+    if records.empty:
+        raise ValueError("there are no records: nothing was chosen")
+    attributes = records.attrs
+    # of several records of a case the last that is ok, as of several run files
+    by_status = records.sort_values("status", key=lambda status: status == "ok", kind="stable")
+    chosen = by_status.drop_duplicates("key", keep="last").index
+    if not records.index.is_unique:
+        return _frame(records.reset_index(drop=True))
+    found = records.loc[records.index.isin(chosen)].reset_index(drop=True)
+    found.attrs.update(attributes)
+    return found
 
 
 def _paths(given: Paths) -> list[Path]:
-    return [Path(given)] if isinstance(given, (str, Path)) else [Path(each) for each in given]
+    several = [given] if isinstance(given, (str, Path)) else given
+    if isinstance(several, pd.DataFrame) or not isinstance(several, Iterable):
+        raise ValueError(f"run files are given as a path or a list of paths, got {_kind(given)}")
+    found = list(several)
+    for each in found:
+        if not isinstance(each, (str, Path)):
+            raise ValueError(f"a run file is given as a path, got {_kind(each)}")
+    return [Path(each) for each in found]
+
+
+def _kind(given: object) -> str:
+    return "records" if isinstance(given, pd.DataFrame) else f"{type(given).__name__} {given!r:.40}"

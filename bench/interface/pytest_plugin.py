@@ -42,9 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--benchmark-update-baseline") and not config.getoption("--benchmark"):
         raise pytest.UsageError("--benchmark-update-baseline needs --benchmark")
     config.addinivalue_line("markers", "lossbench: a benchmark that runs with --benchmark alone")
-    given = config.args_source is pytest.Config.ArgsSource.ARGS
     folder = config.rootpath / FOLDER
-    if config.getoption("--benchmark") and not given and any(folder.glob("*.py")):
+    if not config.getoption("--benchmark") or not any(folder.glob("*.py")):
+        return
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args = [str(folder)]
 
 
@@ -67,7 +68,7 @@ def _is_not_ours(item: pytest.Item) -> bool:
 
 
 @pytest.fixture(scope="session")
-def baseline(pytestconfig: pytest.Config) -> "Iterator[Baseline]":
+def lossbench_baseline(pytestconfig: pytest.Config) -> "Iterator[Baseline]":
     """The committed baseline; rewritten at the end of the session if that was asked for."""
     from lossbench.bench.comparing.gates import Baseline
 
@@ -89,7 +90,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture
 def benchmark_case(
-    benchmark: Any, baseline: "Baseline", pytestconfig: pytest.Config
+    benchmark: Any, lossbench_baseline: "Baseline", pytestconfig: pytest.Config
 ) -> "Callable[[Case], None]":
     """A function that benchmarks a case, notes its counts in ``extra_info``, and gates it."""
 
@@ -99,9 +100,9 @@ def benchmark_case(
         record = benchmark_and_describe(benchmark, case)
         benchmark.extra_info.update(record)
         if pytestconfig.getoption("--benchmark-update-baseline"):
-            baseline.update(case.label, record)
+            lossbench_baseline.update(case.label, record)
             return
-        problems = baseline.check(case.label, record)
+        problems = lossbench_baseline.check(case.label, record)
         if problems:
             hint = "if this is meant, run pytest --benchmark --benchmark-update-baseline"
             pytest.fail("\n".join([f"{case.label}:", *problems, hint]), pytrace=False)

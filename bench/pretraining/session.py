@@ -54,6 +54,8 @@ class Plan:
         for name in ("steps", "every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        if self.every and self.checkpoint is None:
+            raise ValueError("--every is of checkpoints: give --checkpoint FOLDER too")
         pick("--on-nan", self.on_nan, ON_NAN)
 
 

@@ -1,5 +1,6 @@
 """One case through pytest-benchmark's fixture."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -24,7 +25,10 @@ def benchmark_and_describe(benchmark: Any, case: Case) -> dict[str, Any]:
     """
     views = make_views(case)
     call = make_call(create_loss(case), views, case.pass_)
-    record = {**case.describe(), **count(case), "peak_bytes": peak_bytes(call, case.device)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fvcore counts by tracing, which torch deprecates
+        counts = count(case)
+    record = {**case.describe(), **counts, "peak_bytes": peak_bytes(call, case.device)}
     record.update(check(case, tuple(tensor.detach() for tensor in call())))
     facts = environment.describe(case.device, torch.get_num_threads())
     record["machine"] = facts["gpu"] or f"{facts['cpu']}, {facts['threads']} threads"

@@ -119,8 +119,9 @@ class Worker:
         self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115 - lives as long as the process
         limits = (self._memory_bytes, self._device_bytes)
         arguments = (theirs, self._log.name, self._device, *limits)
-        self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        self._process.start()
+        process = context.Process(target=_serve, args=arguments, daemon=True)
+        process.start()
+        self._process = process
         theirs.close()
 
     def _receive(self, timeout_s: float, parts: int) -> Iterator[dict[str, Any]]:

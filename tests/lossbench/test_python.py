@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 import lossbench
 from lossbench.bench.records import runfile
+from lossbench.bench.running.script import _is_guarded
 from lossbench.reports.page import make_table
 
 RESULTS = Path(__file__).parents[2] / "reports/results/amd-epyc-2-cores"
@@ -159,12 +160,36 @@ def test_runs_and_records_are_compared_alike(run):
     assert set(of_files[0].frame["verdict"].dropna()) == {"SAME"}
 
 
+def test_records_may_be_chosen_and_put_together():
+    """Rows keep their pairs whatever their index says; a record that is there twice counts once."""
+    records = lossbench.load(RESULTS / "third_parties.jsonl")
+    expected = lossbench.table("implementations", records).markdown()
+    half = len(records) // 2
+    parts = [records[:half].reset_index(drop=True), records[half:].reset_index(drop=True)]
+    assert lossbench.table("implementations", pd.concat(parts)).markdown() == expected
+    assert lossbench.table("implementations", pd.concat([records] * 2)).markdown() == expected
+    vicreg = lossbench.table("implementations", records[records["loss"] == "vicreg"])
+    assert set(vicreg[0].frame["loss"]) == {"VICReg"}
+    with pytest.raises(ValueError, match="there are no records"):
+        lossbench.table("implementations", records[records["batch"] == 0])
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
         (lambda: lossbench.run(), "choose cases"),
         (lambda: lossbench.run(loss="smo", batch=4), "did you mean 'smi'"),
-        (lambda: lossbench.run(loss="smi,vicreg", batch=4), "unknown loss 'smi,vicreg'"),
+        (lambda: lossbench.run(loss="smi,vicreg", batch=4), r"give a list such as \['smi'"),
+        (lambda: lossbench.run(loss=3, batch=4), "loss must be a name .*got 3"),
+        (lambda: lossbench.run(loss="smi", batch=4, budget=0), "a duration is written"),
+        (lambda: lossbench.run(loss="smi", batch=4, set_=["smi.lambda_=2"]), "set_ must be a dict"),
+        (lambda: lossbench.pretrain(batch="8"), "batch must be a whole number"),
+        (lambda: lossbench.pretrain(batch=0), "batch must be 1 or more, got 0"),
+        (lambda: lossbench.pretrain(every=2), "give --checkpoint FOLDER too"),
+        (lambda: lossbench.load(None), "a path or a list of paths, got NoneType"),
+        (lambda: lossbench.load(pd.DataFrame()), "got records"),
+        (lambda: lossbench.table("fair", [{}]), "a run file is given as a path, got dict"),
+        (lambda: lossbench.compare(RESULTS / "fair.jsonl", None), "as a path, got NoneType"),
         (lambda: lossbench.run(loss=[1], batch=4), r"loss must be a name .*got \[1\]"),
         (lambda: lossbench.run(loss="smi", batch="4"), "batch must be a whole number .*got '4'"),
         (lambda: lossbench.run(loss="smi", batch=2.5), "batch must be a whole number .*got 2.5"),
@@ -184,7 +209,7 @@ def test_runs_and_records_are_compared_alike(run):
         (lambda: lossbench.predict(preset="digits", dim=3), "leave --dim out"),
         (lambda: lossbench.pretrain("digit"), "did you mean 'digits'"),
         (lambda: lossbench.pretrain(set_={"seed": 0.5}), "a value of type int needed"),
-        (lambda: lossbench.pretrain(steps=-1), "--steps must be 1 or more"),
+        (lambda: lossbench.pretrain(steps=-1), "steps must be 1 or more, got -1"),
         (lambda: lossbench.load([]), "no run file"),
         (lambda: lossbench.table("eficiency", RESULTS / "fair.jsonl"), "did you mean"),
         (lambda: lossbench.table("fair", lossbench.count(loss="smi", batch=4)), "of what run"),
@@ -219,15 +244,20 @@ def measure():
 
 
 @pytest.mark.parametrize(
-    "end", ["measure()", "for _ in range(2):\n    records = measure()", "import other"]
+    "end",
+    [
+        "measure()",
+        "for _ in range(2):\n    records = measure()",
+        "import other",
+        "import threading\nt = threading.Thread(target=measure)\nt.start()\nt.join()",
+    ],
 )
 def test_a_script_without_a_guard_gets_one_error_before_anything_is_started(tmp_path, end):
     (tmp_path / "other.py").write_text("from script import measure\nmeasure()\n")
     script = tmp_path / "script.py"
     script.write_text(SCRIPT + end + "\n")
     done = run_script(script)
-    assert done.returncode == 1
-    assert done.stderr.count("\nRuntimeError: ") == 1
+    assert done.stderr.count("RuntimeError: ") == 1
     assert 'put what it does under  if __name__ == "__main__":' in done.stderr
     assert not (tmp_path / "run.jsonl").exists()
 
@@ -248,6 +278,29 @@ def test_a_script_with_a_guard_measures(tmp_path, end):
     done = run_script(script)
     assert done.returncode == 0, done.stderr
     assert len(runfile.read(tmp_path / "run.jsonl").records) == 1
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        '__name__ == "__main__" and measure()',
+        'measure() if __name__ == "__main__" else None',
+        'if __name__ != "__main__":\n    pass\nelse:\n    measure()',
+    ],
+)
+def test_a_guard_may_be_written_in_other_ways(tmp_path, end):
+    script = tmp_path / "script.py"
+    script.write_text(end)
+    assert _is_guarded(script, len(end.splitlines()))
+
+
+def test_a_script_from_a_pipe_cannot_be_imported(tmp_path):
+    code = SCRIPT + "measure()"
+    done = subprocess.run(
+        [sys.executable, "-"], input=code, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("cannot import <stdin>: save the script as a file")
 
 
 def run_script(script: Path) -> subprocess.CompletedProcess[str]:
