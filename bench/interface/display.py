@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 LONGEST = 16
 """Letters of a setting that is shown in a table: longer ones would be cut within a word."""
 KINDS = ("random", "aligned", "collapsed")
+IN_TURN = (
+    "Ratio: to the time of the reference of its loss, or of the first row where there are "
+    "references alone. No difference is claimed below the A/A threshold, by which a case differs "
+    "from itself."
+)
 
 
 def counts(records: list[dict[str, Any]]) -> None:
@@ -58,7 +63,7 @@ def measurements(records: list[dict[str, Any]], out: Path) -> None:
     for shape, rows in _shapes(records) if paired else [("", records)]:
         _measured(rows, shape, bases)
     if paired:
-        print(textwrap.fill(_threshold(records), width=COLUMNS))
+        print(textwrap.fill(IN_TURN, width=COLUMNS))
     _errors([record for record in records if record.get("accuracy")])
     for record in records:
         if record["status"] != "ok" and record["reason"] != OUT_OF_BUDGET:
@@ -71,7 +76,7 @@ def _shapes(records: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any
     found: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         _, shape, pass_ = _case(record)
-        found.setdefault(f"{shape}, {pass_}:", []).append(record)
+        found.setdefault(f"{shape}, {pass_}", []).append(record)
     return list(found.items())
 
 
@@ -83,7 +88,7 @@ def _measured(
     table = _table(*(in_turn if shape else alone), "peak MB", "status")
     labels = _Labels()
     if shape:
-        print(shape)
+        print(f"{shape}, A/A threshold {_threshold(records)}:")
     for record in records:
         label, *where = labels.of(record)
         ms = _ms(record["median_ms"]) if "median_ms" in record else "-"
@@ -135,12 +140,9 @@ def _ratio(record: dict[str, Any], bases: Mapping[str, dict[str, Any]]) -> list[
 
 
 def _threshold(records: list[dict[str, Any]]) -> str:
+    """By how much a case differs from itself."""
     noise = [record["pair_noise"] for record in records if record.get("pair_noise") is not None]
-    return (
-        "Ratio: to the time of the reference of its loss, or of the first row where there are "
-        f"references alone. No difference below the A/A threshold is claimed: {max(noise):.1%} "
-        "here, by which a case differs from itself."
-    )
+    return f"{max(noise):.1%}" if noise else "unknown"
 
 
 def _errors(records: list[dict[str, Any]]) -> None:
