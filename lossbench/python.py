@@ -359,10 +359,10 @@ def _count(what: str, given: int | None) -> int:
     """0 of None, which stands for the default."""
     if given is None:
         return 0
-    (number,) = _numbers(what, given) or (0,)
-    if number < 1:
-        raise ValueError(f"{what} must be 1 or more, got {given!r:.60}")
-    return number
+    numbers = _numbers(what, given)
+    if len(numbers) != 1 or numbers[0] < 1:
+        raise ValueError(f"{what} must be a whole number, 1 or more, got {given!r:.60}")
+    return numbers[0]
 
 
 def _numbers(what: str, given: Numbers) -> list[int]:

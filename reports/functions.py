@@ -127,15 +127,12 @@ def _frame(records: Records) -> pd.DataFrame:
         )
     if records.empty:
         raise ValueError("there are no records: nothing was chosen")
-    attributes = records.attrs
+    rows = records.reset_index(drop=True)
     # of several records of a case the last that is ok, as of several run files
-    by_status = records.sort_values("status", key=lambda status: status == "ok", kind="stable")
-    chosen = by_status.drop_duplicates("key", keep="last").index
-    if not records.index.is_unique:
-        return _frame(records.reset_index(drop=True))
-    found = records.loc[records.index.isin(chosen)].reset_index(drop=True)
-    found.attrs.update(attributes)
-    return found
+    ok_last = rows.sort_values("status", key=lambda status: status == "ok", kind="stable")
+    chosen = ok_last.drop_duplicates("key", keep="last").sort_index().reset_index(drop=True)
+    chosen.attrs.update(records.attrs)
+    return chosen
 
 
 def _paths(given: Paths) -> list[Path]:
