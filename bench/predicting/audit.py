@@ -176,8 +176,8 @@ def table(findings: Iterable[Finding]) -> str:
     return str(largest.reset_index().to_markdown(index=False, floatfmt=".0f")) + "\n"
 
 
-def examine(launch: Launch, capability: int) -> Finding:
-    """Compile a launch for an architecture and read what came out."""
+def compiled(launch: Launch, capability: int) -> Any:
+    """A launch as Triton compiles it for an architecture."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -185,12 +185,17 @@ def examine(launch: Launch, capability: int) -> Finding:
     attributes = {(position,): [["tt.divisibility", 16]] for position in launch.aligned}
     source = ASTSource(launch.kernel, dict(launch.signature), dict(launch.constants), attributes)
     target = GPUTarget("cuda", capability, 32)
-    compiled = triton.compile(source, target=target, options=dict(launch.options))
-    ptx, cubin = compiled.asm["ptx"], compiled.asm["cubin"]
+    return triton.compile(source, target=target, options=dict(launch.options))
+
+
+def examine(launch: Launch, capability: int) -> Finding:
+    """Compile a launch for an architecture and read what came out."""
+    found = compiled(launch, capability)
+    ptx, cubin = found.asm["ptx"], found.asm["cubin"]
     needed = INSTRUCTIONS[capability]
     registers, spilled = _resources(cubin, ptx)
     return Finding(
-        capability, launch, registers, spilled, compiled.metadata.shared,
+        capability, launch, registers, spilled, found.metadata.shared,
         needed if needed in ptx else "", len(ptx.encode()), len(cubin),
     )  # fmt: skip
 

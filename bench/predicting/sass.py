@@ -1,0 +1,87 @@
+"""Machine code as ``nvdisasm`` prints it: instructions, and the blocks between branches."""
+
+import re
+from dataclasses import dataclass, field
+
+import networkx as nx
+
+_LINE = re.compile(
+    r"\s*/\*(?P<address>[0-9a-f]{4,})\*/\s+(?P<predicate>@!?U?P\w+\s+)?(?P<name>[A-Z][\w.]*)"
+    r"\s*(?P<operands>[^;]*);"
+)
+_LABEL = re.compile(r"(\.L_x?_?\w+|[\w.$]+):\s*$")
+_TARGET = re.compile(r"`\((?P<label>[^)]+)\)")
+_ENDS = ("EXIT", "RET", "BRA", "BRX", "JMP", "JMX", "KILL")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction of a warp.
+
+    Attributes:
+        name: with its modifiers, such as "LDS.128".
+        operands: as printed.
+        predicated: lanes or warps may be left out.
+    """
+
+    name: str
+    operands: str = ""
+    predicated: bool = False
+
+    @property
+    def operation(self) -> str:
+        """Its name without modifiers."""
+        return self.name.partition(".")[0]
+
+
+@dataclass
+class Block:
+    """Instructions that are run from the first to the last."""
+
+    instructions: list[Instruction] = field(default_factory=list)
+
+
+def parse(text: str) -> nx.DiGraph:
+    """The blocks of a kernel that can be reached, 0 the first, and how control passes.
+
+    Functions that it calls are not followed.
+
+    Raises:
+        ValueError: a branch whose target is computed.
+    """
+    blocks, labels = [Block()], {}
+    for line in text.splitlines():
+        found = _LINE.match(line)
+        if found is None:
+            label = _LABEL.match(line.strip())
+            if label is not None:
+                if blocks[-1].instructions:
+                    blocks.append(Block())
+                labels[label[1]] = len(blocks) - 1
+            continue
+        named = found["name"], found["operands"].strip(), bool(found["predicate"])
+        blocks[-1].instructions.append(Instruction(*named))
+        if named[0].partition(".")[0] in _ENDS:
+            blocks.append(Block())
+    graph = nx.DiGraph()
+    graph.add_nodes_from((number, {"block": block}) for number, block in enumerate(blocks))
+    for number, block in enumerate(blocks):
+        graph.add_edges_from((number, to) for to in _next(number, block, labels, len(blocks)))
+    return graph.subgraph(nx.descendants(graph, 0) | {0}).copy()
+
+
+def _next(number: int, block: Block, labels: dict[str, int], count: int) -> list[int]:
+    last = block.instructions[-1] if block.instructions else Instruction("NOP")
+    after = [number + 1] if number + 1 < count else []
+    if last.operation in ("BRX", "JMX", "JMP"):
+        raise ValueError(f"{last.name}: where it goes is computed, which is not followed")
+    if last.operation == "BRA":
+        target = _TARGET.search(last.operands)
+        if target is None:
+            raise ValueError(f"{last.name} {last.operands}: it names no label")
+        # "BRA.U !UP0" and "BRA P1": the condition is an operand
+        conditional = last.predicated or not last.operands.startswith("`")
+        return [labels[target["label"]], *(after if conditional else [])]
+    if last.operation in _ENDS and not last.predicated:
+        return []
+    return after
