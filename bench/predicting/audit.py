@@ -193,16 +193,16 @@ def examine(launch: Launch, capability: int) -> Finding:
     found = compiled(launch, capability)
     ptx, cubin = found.asm["ptx"], found.asm["cubin"]
     needed = INSTRUCTIONS[capability]
-    registers, spilled = _resources(cubin, ptx)
+    registers, spilled = resources(cubin, ptx)
     return Finding(
         capability, launch, registers, spilled, found.metadata.shared,
         needed if needed in ptx else "", len(ptx.encode()), len(cubin),
     )  # fmt: skip
 
 
-def _resources(cubin: bytes, ptx: str) -> tuple[int, int]:
+def resources(cubin: bytes, ptx: str) -> tuple[int, int]:
     """Registers and spilled bytes of a thread."""
-    said = _tool("cuobjdump", cubin, "--dump-resource-usage")
+    said = tool("cuobjdump", cubin, "--dump-resource-usage")
     found = re.search(r"REG:(\d+) STACK:(\d+)", said)
     if found is None:
         raise RuntimeError(f"cuobjdump said nothing of registers: {said.strip()[:200]}")
@@ -212,15 +212,21 @@ def _resources(cubin: bytes, ptx: str) -> tuple[int, int]:
     target = re.search(r"\.target (\w+)", ptx)
     assert target is not None
     assembler = "ptxas-blackwell" if "_1" in target[1] else "ptxas"
-    said = _tool(assembler, ptx.encode(), "-v", f"--gpu-name={target[1]}", "-o", os.devnull)
+    said = tool(assembler, ptx.encode(), "-v", f"--gpu-name={target[1]}", "-o", os.devnull)
     spilled = re.search(r"(\d+) bytes spill stores", said)
     if spilled is None:
         raise RuntimeError(f"ptxas said nothing of spills: {said.strip()[:200]}")
     return int(found[1]), int(spilled[1])
 
 
-def _tool(name: str, content: bytes, *options: str) -> str:
-    """What a tool that comes with Triton says of a file."""
+def tool(name: str, content: bytes, *options: str) -> str:
+    """What a tool that comes with Triton says of a file.
+
+    Args:
+        name: "cuobjdump", "nvdisasm", "ptxas" or "ptxas-blackwell".
+        content: of the file.
+        options: of the tool.
+    """
     import triton
 
     folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -277,6 +283,9 @@ def _describe(kernel: Any, arguments: dict[str, Any], operands: str) -> Launch:
         elif isinstance(value, torch.Tensor):
             signature.append((name, TYPES[value.dtype]))
             aligned.append(position)
+        elif hasattr(value, "block_shape"):  # a tensor descriptor
+            kind = TYPES[value.base.dtype].removeprefix("*")
+            signature.append((name, f"tensordesc<{kind}{list(value.block_shape)}>"))
         elif isinstance(value, int):
             signature.append((name, "i32"))
             if value % 16 == 0 and name not in SIZES:

@@ -1,12 +1,13 @@
 """What compiled code allows at best."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
 import networkx as nx
 
-from lossbench.bench.predicting import sass
+from lossbench.bench.predicting import audit, sass
 from lossbench.bench.predicting.paths import Flow
 from lossbench.bench.predicting.pipes import PIPES, Rates, rates, work
 
@@ -115,6 +116,24 @@ def bound(text: str, capability: int, kind: str, size: Size, task: Task) -> Boun
     first, last = (max(PIPES, key=part.__getitem__) for part in (main, rest))
     limit = pipe if by_pipe >= by_chain else f"{first} + {last}"
     return Bound(task, size, here, steps, main, rest, cycles, limit, peak / cycles)
+
+
+def examine(launch: audit.Launch, capability: int, task: Task) -> Bound:
+    """Compile a launch and bound it.
+
+    Raises:
+        ValueError: its warps do different things.
+    """
+    found = audit.compiled(launch, capability)
+    ptx, cubin, shared = found.asm["ptx"], found.asm["cubin"], found.metadata.shared
+    threads = re.search(r"\.reqntid (\d+)", ptx)
+    warps = dict(launch.options).get("num_warps", 4)
+    if threads is None or int(threads[1]) != 32 * warps:
+        raise ValueError(f"{launch.name}: warps of different tasks are not followed")
+    registers, _ = audit.resources(cubin, ptx)
+    size = Size(warps, registers, shared, getattr(found.metadata, "tmem_size", 0))
+    text = audit.tool("nvdisasm", cubin, "-c")
+    return bound(text, capability, launch.operands, size, task)
 
 
 def _tile(flow: Flow, steps: float, rest: bool) -> dict[str, float]:

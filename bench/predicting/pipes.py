@@ -178,11 +178,15 @@ def _width(instruction: Instruction) -> int:
 
 
 def _shared_bytes(instruction: Instruction) -> int:
-    """Bytes of shared memory that a thread reads or writes: of a word at least."""
-    if instruction.operation in ("LDS", "STS", "ATOMS"):
-        return 0 if instruction.operands.startswith("RZ") else max(4, _width(instruction))
+    """Bytes of shared memory that a thread reads or writes: of a word at least.
+
+    A wide load may be a broadcast, which takes one cycle whatever its width.
+    """
+    if instruction.operation in ("LDS", "ATOMS"):
+        return 0 if instruction.operands.startswith("RZ") else 4
+    if instruction.operation == "STS":
+        return max(4, _width(instruction))
     if instruction.operation in ("LDSM", "STSM"):  # matrices of 8 x 8 x 16 bits
         matrices = re.search(r"88\.(\d)", instruction.name)
         return 4 * int(matrices[1]) if matrices else 4
     return 0
-
