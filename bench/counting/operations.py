@@ -163,6 +163,13 @@ def _precision(operand: Tensor) -> str:
     return str(operand.dtype).removeprefix("torch.")
 
 
+def tiles_of(arguments: dict[str, Any]) -> int:
+    """Tiles that a launch of ``kernels.tiles`` makes or finishes; 0 of a launch over rows."""
+    down, across = arguments.get("tiles_down", 0), arguments.get("tiles_across", 0)
+    # programs below the diagonal end at once
+    return int(down * (down + 1) // 2 if arguments.get("TRIANGULAR") else down * across)
+
+
 def launch_of(arguments: dict[str, Any], grid: tuple[int, ...]) -> Operation:
     """What a launch of ``kernels.tiles`` or ``kernels.normalise`` does."""
     moved = sum(map(bytes_of, tensors_in(list(arguments.values()))))
@@ -172,9 +179,7 @@ def launch_of(arguments: dict[str, Any], grid: tuple[int, ...]) -> Operation:
     down, across = arguments["tiles_down"], arguments["tiles_across"]
     moved += min(0, block * (down + across) * z.shape[1] * z.element_size() - bytes_of(z))
     grams = 2 if arguments.get("KIND") == "cross" else 1
-    # programs below the diagonal end at once
-    tiles = down * (down + 1) // 2 if arguments["TRIANGULAR"] else down * across
     # a grid is of tiles, parts of the depth, operands
-    macs = grams * tiles * prod(grid[2:]) * block**2 * z.shape[1]
+    macs = grams * tiles_of(arguments) * prod(grid[2:]) * block**2 * z.shape[1]
     is_tf32 = z.dtype == torch.float32 and arguments["PRECISION"] == "tf32"
     return Operation(macs, "tf32" if is_tf32 else str(z.dtype).removeprefix("torch."), moved)

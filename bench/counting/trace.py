@@ -36,7 +36,7 @@ from lossbench.bench.counting.operations import (
     shape_of,
     tensors_in,
 )
-from lossbench.bench.counting.recording import CAN_RECORD, recorded
+from lossbench.bench.counting.recording import CAN_RECORD, Note, recorded
 from lossbench.kernels import configs
 from lossbench.losses.devices import as_if_on, device_type
 
@@ -91,7 +91,10 @@ class Trace:
         return sum(each.macs for each in self.operations)
 
 
-def trace(case: Case, counter: bool = False, run: bool = False) -> Trace:
+def trace(
+    case: Case, counter: bool = False, run: bool = False, capability: str = CAPABILITY,
+    watch: Note | None = None,
+) -> Trace:  # fmt: skip
     """Follow one evaluation of a case.
 
     Args:
@@ -99,6 +102,8 @@ def trace(case: Case, counter: bool = False, run: bool = False) -> Trace:
             ``bench.counting.compiled``.
         counter: let ``FlopCounterMode`` count as well, which takes time.
         run: really run it, for a third party's code that looks at values.
+        capability: compute capability whose tile sizes the fused kernels are followed with.
+        watch: is told of each launch of a fused kernel.
     """
     mode, device = _valueless(case) if not run else (nullcontext(), case.device)
     with mode, as_if_on(case.device):
@@ -109,7 +114,7 @@ def trace(case: Case, counter: bool = False, run: bool = False) -> Trace:
         saves = saved_tensors_hooks(tracer.save, lambda tensor: tensor)
         # the counter is told first: it knows what a custom op counts, not what is inside
         flops = FlopCounterMode(display=False) if counter else nullcontext()
-        with _compiled(case, tracer), _launches(case, tracer), tracer, flops, saves:
+        with _compiled(case, tracer), _launches(case, tracer, capability, watch), tracer, flops, saves:
             call()
         if isinstance(flops, FlopCounterMode):
             tracer.found.macs = flops.get_total_flops() // 2
@@ -273,14 +278,22 @@ def _compiled(case: Case, tracer: _Tracer) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _launches(case: Case, tracer: _Tracer) -> Iterator[None]:
+def _launches(
+    case: Case, tracer: _Tracer, capability: str, watch: Note | None
+) -> Iterator[None]:
     """Follow the launches of the fused kernels."""
     if not CAN_RECORD:
         yield
         return
     precision = str(case.options.get("precision", "ieee"))
     kind = configs.kind_of(getattr(torch, case.dtype), precision)
-    with recorded(configs.table()[CAPABILITY][kind], tracer.note):
+
+    def note(kernel: Any, arguments: dict[str, Any], grid: tuple[int, ...]) -> None:
+        tracer.note(kernel, arguments, grid)
+        if watch is not None:
+            watch(kernel, arguments, grid)
+
+    with recorded(configs.table()[capability][kind], note):
         yield
 
 

@@ -123,8 +123,8 @@ class Finding:
         return ""
 
 
-def launches(capability: int) -> list[Launch]:
-    """Every different launch of the shipped configurations of an architecture.
+def check(capability: int) -> None:
+    """Check that kernels can be compiled for an architecture.
 
     Raises:
         ValueError: there is no configuration for it, or no compiler here.
@@ -134,6 +134,15 @@ def launches(capability: int) -> list[Launch]:
     if INTERPRETED:
         raise ValueError("the audit compiles kernels: unset TRITON_INTERPRET")
     pick("compute capability", str(capability), configs.table())
+
+
+def launches(capability: int) -> list[Launch]:
+    """Every different launch of the shipped configurations of an architecture.
+
+    Raises:
+        ValueError: as ``check``.
+    """
+    check(capability)
     found: dict[Launch, None] = {}
     for kind, dtype, precision in OPERANDS:
         config = configs.table()[str(capability)][kind]
@@ -265,14 +274,15 @@ def _recording(found: dict[Launch, None], kind: str, config: Any) -> Iterator[No
     """Launches are written down in ``found`` instead of being run."""
 
     def note(kernel: Any, arguments: dict[str, Any], grid: tuple[int, ...]) -> None:
-        found[_describe(kernel, arguments, kind)] = None
+        found[describe(kernel, arguments, kind)] = None
 
     # super-blocks of 256, so that there are some on the diagonal of these batches and some off it
     with recorded(replace(config, side=256, product_side=256), note):
         yield
 
 
-def _describe(kernel: Any, arguments: dict[str, Any], operands: str) -> Launch:
+def describe(kernel: Any, arguments: dict[str, Any], operands: str) -> Launch:
+    """A launch that was recorded, as it is compiled."""
     constants, signature, aligned = [], [], []
     constexprs = {kernel.arg_names[position] for position in kernel.constexprs}
     for position, name in enumerate(kernel.arg_names):

@@ -1,20 +1,37 @@
-"""What compiled code allows at best."""
+"""What the compiled code of a kernel allows, without a GPU: a lower bound on its time.
+
+The machine code is cut into blocks (``sass``). On its way through them a program that makes a tile
+(``paths``) takes cycles of each pipe of a multiprocessor (``pipes``): those of the loop that makes
+products, run as often as the depth needs, and those of the rest. From them:
+
+1. A multiprocessor cannot be faster than its busiest pipe: the sum of a pipe's cycles over the
+   tiles that the busiest multiprocessor gets, tiles / multiprocessors rounded up.
+2. A program finishes a tile after it has made it, and its warps go through the code together, since
+   barriers hold them: a tile takes the busiest pipe of its products, then the busiest pipe of the
+   rest. As many programs as fit on a multiprocessor (``resident``) hide behind each other; where
+   one fits, nothing hides.
+
+The bound is the larger. It is no prediction: latencies, conflicts of banks, misses of caches, the
+writes of asynchronous copies into shared memory, loads through the L2 cache and its bandwidth, and
+the clock under load are left out, and of each branch that depends on values the cheaper way is
+taken. Nothing can be faster; much may be slower.
+"""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
-import networkx as nx
-
 from lossbench.bench.predicting import audit, sass
 from lossbench.bench.predicting.paths import Flow
-from lossbench.bench.predicting.pipes import PIPES, Rates, rates, work
+from lossbench.bench.predicting.pipes import LANES, PIPES, SCHEDULERS, Rates, rates, work
 
-_UNIT = 256
-"""Registers are given to a warp in units of this many."""
+_REGISTERS = 256
+"""Registers are given to a warp in units of this many ..."""
+_SHARED = 128
+"""... and shared memory to a program, in bytes ..."""
 _RESERVED = 1024
-"""Bytes of shared memory of a program that the system takes."""
+"""... after those that the system takes (CUDA C++ Programming Guide, compute capability 8.0)."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +52,32 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Code:
+    """Compiled code of a kernel.
+
+    Attributes:
+        capability: compute capability.
+        operands: kind of operands, of ``configs.kind_of``.
+        size: what a program takes.
+        flow: its blocks.
+    """
+
+    capability: int
+    operands: str
+    size: Size
+    flow: Flow
+
+
+@dataclass(frozen=True)
 class Task:
     """A launch.
 
     Attributes:
-        programs: that make a tile, or a part of it.
-        macs: multiply-adds of each.
+        tiles: that are made or finished; parts of a long depth count as tiles.
+        macs: multiply-adds of each, 0 where a tile is only finished.
     """
 
-    programs: int
+    tiles: int
     macs: int
 
 
@@ -52,21 +86,15 @@ class Bound:
     """What the compiled code of a launch allows.
 
     Attributes:
-        task: the launch.
-        size: what a program takes.
         resident: programs that a multiprocessor holds.
-        steps: trips through the loop that makes products.
-        main: cycles of a tile's loop over the depth, of each pipe.
+        main: cycles of a tile's products, of each pipe.
         rest: cycles of a tile besides.
-        cycles: of the whole launch, at least.
-        limit: what limits it.
-        share: of the peak of the tensor cores, at most.
+        cycles: of the launch, at least.
+        limit: the pipe that limits it; two, where they wait for each other.
+        share: of the peak of the tensor cores (of fp32, for "ieee"), at most.
     """
 
-    task: Task
-    size: Size
     resident: int
-    steps: float
     main: Mapping[str, float]
     rest: Mapping[str, float]
     cycles: float
@@ -74,88 +102,94 @@ class Bound:
     share: float
 
 
-def resident(size: Size, rate: Rates) -> int:
-    """Programs that a multiprocessor holds at once (CUDA's occupancy rules).
+def read(text: str, capability: int, operands: str, size: Size) -> Code:
+    """Machine code, as ``nvdisasm -c`` prints it.
 
-    Registers are given to warps in units of 256, each scheduler has a quarter of them; shared memory
-    in units of 128 bytes, 1 KiB of each program is the system's.
+    Raises:
+        ValueError: code that is not followed.
     """
-    of_warp = ceil(size.registers * 32 / _UNIT) * _UNIT
-    by_registers = rate.registers // 4 // of_warp * 4 // size.warps
-    shared = ceil((size.shared_bytes + _RESERVED) / 128) * 128
-    limits = [by_registers, rate.shared_kib * 1024 // shared, rate.warps // size.warps]
+    graph = sass.parse(text)
+    blocks = {number: graph.nodes[number]["block"].instructions for number in graph}
+    works = {n: work(each, capability, operands, size.warps) for n, each in blocks.items()}
+    flow = Flow(graph, works)
+    if operands == "ieee":  # the loop with the most multiply-adds makes products
+        counts = {
+            loop: sum(each.operation.startswith("FFMA") for b in loop.blocks for each in blocks[b])
+            for loop in flow.innermost()
+        }
+        main = max(counts, key=counts.__getitem__, default=None)
+        for number in main.blocks if main else ():
+            works[number] = work(blocks[number], capability, operands, size.warps, by_fma=True)
+    return Code(capability, operands, size, flow)
+
+
+def compiled(launch: audit.Launch, capability: int) -> Code:
+    """A launch as it is compiled.
+
+    Raises:
+        ValueError: code that is not followed, such as that of warps with different tasks.
+    """
+    found = audit.compiled(launch, capability)
+    ptx, cubin = found.asm["ptx"], found.asm["cubin"]
+    threads = re.search(r"\.reqntid (\d+)", ptx)
+    warps = dict(launch.options).get("num_warps", SCHEDULERS)
+    if threads is None or int(threads[1]) != LANES * warps:
+        raise ValueError(f"{launch.name}: warps of different tasks are not followed")
+    registers, _ = audit.resources(cubin, ptx)
+    columns = getattr(found.metadata, "tmem_size", None) or 0
+    size = Size(warps, registers, found.metadata.shared, columns)
+    return read(audit.tool("nvdisasm", cubin, "-c"), capability, launch.operands, size)
+
+
+def resident(size: Size, rate: Rates) -> int:
+    """Programs that a multiprocessor holds at once, by CUDA's rules of occupancy.
+
+    Each scheduler has a quarter of the registers, and of a program's warps.
+    """
+    of_warp = ceil(size.registers * LANES / _REGISTERS) * _REGISTERS
+    warps = min(rate.warps, rate.registers // SCHEDULERS // of_warp * SCHEDULERS)
+    shared = ceil((size.shared_bytes + _RESERVED) / _SHARED) * _SHARED
+    limits = [rate.programs, warps // size.warps, rate.shared_kib * 1024 // shared]
     if size.tensor_columns:
         limits.append(rate.tensor_columns // size.tensor_columns)
-    return min(*limits, rate.programs)
+    return min(limits)
 
 
-def bound(text: str, capability: int, kind: str, size: Size, task: Task) -> Bound:
+def bound(code: Code, task: Task) -> Bound:
     """The least time of a launch.
 
     Args:
-        text: its machine code, of ``nvdisasm -c``.
-        capability: compute capability.
-        kind: of operands, of ``configs.kind_of``.
-        size: what a program takes.
+        code: of the kernel.
         task: what is launched.
     """
-    rate = rates(capability)
-    flow = _flow(sass.parse(text), capability, kind, size.warps)
-    once, twice = flow.least(1), flow.least(2)
-    steps = (task.macs - (2 * once.macs - twice.macs)) / ((twice.macs - once.macs) or 1)
-    steps = steps if task.macs else 1
-    whole, rest = _tile(flow, steps, False), _tile(flow, steps, True)
+    rate = rates(code.capability)
+    steps = _steps(code.flow, task.macs)
+    whole, rest = (_cycles(code.flow, steps, without) for without in (False, True))
     main = {pipe: whole[pipe] - rest[pipe] for pipe in PIPES}
-    here = resident(size, rate)
-    most = ceil(task.programs / rate.processors)
-    chain = max(main.values()) + max(rest.values())
-    pipe = max(PIPES, key=whole.__getitem__)
-    by_pipe, by_chain = most * whole[pipe], ceil(most / here) * chain
-    cycles = max(by_pipe, by_chain)
-    peak = task.programs * task.macs / rate.tensor[kind] / rate.processors
-    first, last = (max(PIPES, key=part.__getitem__) for part in (main, rest))
-    limit = pipe if by_pipe >= by_chain else f"{first} + {last}"
-    return Bound(task, size, here, steps, main, rest, cycles, limit, peak / cycles)
+    here = resident(code.size, rate)
+    most = ceil(task.tiles / rate.processors)
+    busiest, of_main, of_rest = (max(PIPES, key=part.__getitem__) for part in (whole, main, rest))
+    by_pipe = most * whole[busiest]
+    in_turn = ceil(most / here) * (main[of_main] + rest[of_rest])
+    cycles = max(by_pipe, in_turn)
+    in_turn_limit = of_rest if not main[of_main] else f"{of_main} + {of_rest}"
+    limit = busiest if by_pipe >= in_turn else in_turn_limit
+    peak = task.tiles * task.macs / rate.tensor[code.operands] / rate.processors
+    return Bound(here, main, rest, cycles, limit, peak / cycles)
 
 
-def examine(launch: audit.Launch, capability: int, task: Task) -> Bound:
-    """Compile a launch and bound it.
-
-    Raises:
-        ValueError: its warps do different things.
-    """
-    found = audit.compiled(launch, capability)
-    ptx, cubin, shared = found.asm["ptx"], found.asm["cubin"], found.metadata.shared
-    threads = re.search(r"\.reqntid (\d+)", ptx)
-    warps = dict(launch.options).get("num_warps", 4)
-    if threads is None or int(threads[1]) != 32 * warps:
-        raise ValueError(f"{launch.name}: warps of different tasks are not followed")
-    registers, _ = audit.resources(cubin, ptx)
-    size = Size(warps, registers, shared, getattr(found.metadata, "tmem_size", 0))
-    text = audit.tool("nvdisasm", cubin, "-c")
-    return bound(text, capability, launch.operands, size, task)
+def _steps(flow: Flow, macs: int) -> float:
+    """Trips through the loop that makes products; some products may be made outside of it."""
+    once, twice = flow.least(1).macs, flow.least(2).macs
+    if not macs or twice == once:
+        return 1.0
+    return (macs - (2 * once - twice)) / (twice - once)
 
 
-def _tile(flow: Flow, steps: float, rest: bool) -> dict[str, float]:
-    """Cycles of one tile more."""
+def _cycles(flow: Flow, steps: float, rest: bool) -> dict[str, float]:
+    """Cycles of a tile, in a program of many tiles those of one more."""
     cycles = flow.least(steps, 1, rest).cycles
     if any(map(flow.goes_on, flow.loops)):
         more = flow.least(steps, 2, rest).cycles
         cycles = tuple(b - a for a, b in zip(cycles, more, strict=True))
     return dict(zip(PIPES, cycles, strict=True))
-
-
-def _flow(graph: nx.DiGraph, capability: int, kind: str, warps: int) -> Flow:
-    blocks = {number: graph.nodes[number]["block"].instructions for number in graph}
-    works = {n: work(each, capability, kind, warps, False) for n, each in blocks.items()}
-    flow = Flow(graph, works)
-    if kind != "ieee":
-        return flow
-    counts = {
-        loop: sum(i.operation.startswith("FFMA") for b in loop.blocks for i in blocks[b])
-        for loop in flow.innermost()
-    }
-    main = max(counts, key=counts.__getitem__, default=None)
-    inside = main.blocks if main else ()
-    works |= {n: work(blocks[n], capability, kind, warps, True) for n in inside}
-    return Flow(graph, works)

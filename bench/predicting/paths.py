@@ -5,7 +5,7 @@ tile that has nothing to do returns early) and writes the most (a tile on the di
 image); of these, each pipe's own cheapest. Loops are run as often as products need; others once.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,7 +42,7 @@ class Flow:
     """
 
     graph: nx.DiGraph
-    works: Mapping[Hashable, Work]
+    works: MutableMapping[Hashable, Work]
 
     @cached_property
     def loops(self) -> tuple[Loop, ...]:

@@ -100,7 +100,7 @@ class Work:
 
 
 def work(
-    instructions: Sequence[Instruction], capability: int, kind: str, warps: int, macs_by_fma: bool
+    instructions: Sequence[Instruction], capability: int, kind: str, warps: int, by_fma: bool = False
 ) -> Work:
     """What a block of instructions does and takes.
 
@@ -109,7 +109,7 @@ def work(
         capability: compute capability.
         kind: of operands, of ``configs.kind_of``.
         warps: of a program.
-        macs_by_fma: FFMA are products of matrices.
+        by_fma: FFMA are products of matrices.
     """
     # a block of what one thread does, unless it is left out by a predicate, is run by one warp
     if any(i.operation in _ONE_THREAD and not i.predicated for i in instructions):
@@ -122,7 +122,7 @@ def work(
         if lanes is not None:
             pair = 2 if each.operation in _PACKED else 1
             found[_PIPE.get(lanes, lanes)] += pair * warps * LANES / rate.lanes[lanes]
-            if macs_by_fma and each.operation.startswith("FFMA"):
+            if by_fma and each.operation.startswith("FFMA"):
                 found["macs"] += pair * warps * LANES
         macs, operand_bytes = _product(each, instructions[:position], kind, warps)
         found["macs"] += macs
