@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,12 +21,14 @@ class Config:
     """How tiles are made on one architecture, for one kind of operands.
 
     Attributes:
-        block: side of a tile.
+        rows: of a tile.
+        columns: of a tile; of two operands at once, as many as rows.
         step: features of a step.
         warps: of a program.
         stages: steps in flight.
-        group: tiles of a column that run next to each other.
-        finish_block: side of a tile that is finished after cuBLAS or ``split_kernel`` made it.
+        described: tiles are copied by the hardware, as tensor descriptors say.
+        strip: columns that are finished at once; side of a block that is finished after cuBLAS or
+            ``split_kernel`` made it.
         finish_warps: of a program that does.
         side: side of a super-block.
         product_side: side of a product that cuBLAS makes at once.
@@ -34,12 +36,13 @@ class Config:
         processors: programs that fill the GPU: fewer tiles than that are split.
     """
 
-    block: int
+    rows: int
+    columns: int
     step: int
     warps: int
     stages: int
-    group: int
-    finish_block: int
+    described: bool
+    strip: int
     finish_warps: int
     side: int
     product_side: int
@@ -47,14 +50,16 @@ class Config:
     processors: int
 
     def __post_init__(self) -> None:
-        # a finished tile that is larger would read what no part of the depth was made for
-        for name, tile in (("block", self.finish_block), ("product_side", self.finish_block)):
-            if getattr(self, name) % tile:
-                raise ValueError(
-                    f"{name} {getattr(self, name)} is no multiple of finish_block {tile}"
-                )
-        if self.side % self.block:
-            raise ValueError(f"side {self.side} is no multiple of block {self.block}")
+        # a finished block that is larger would read what no part of the depth was made for
+        pairs = (("rows", "strip"), ("columns", "rows"), ("side", "columns"), ("product_side", "strip"))
+        for name, part in pairs:
+            whole, unit = getattr(self, name), getattr(self, part)
+            if whole % unit:
+                raise ValueError(f"{name} {whole} is no multiple of {part} {unit}")
+
+    def of_operands(self, operands: int) -> "Config":
+        """With tiles of so many operands at once: the registers hold no more."""
+        return self if operands == 1 else replace(self, columns=self.rows)
 
 
 @cache
@@ -98,17 +103,19 @@ def lookup(device: torch.device, kind: str) -> Config:
     return table()[str(capability)][kind]
 
 
-def strategy(config: Config, tiles: int, depth: int) -> str:
-    """How to make tiles.
-
-    Args:
-        config: of the device.
-        tiles: to be made.
-        depth: features.
-    """
-    if tiles < config.processors and depth >= 2 * SPLIT_STEPS * config.step:
-        return "split"
+def strategy(config: Config, depth: int) -> str:
+    """How to make the tiles of a depth that do not need to be split."""
     return "fused" if depth <= config.fused_up_to else "cublas"
+
+
+def whole_tiles(config: Config, tiles: int, depth: int) -> int:
+    """How many of so many tiles are each made by one program.
+
+    The last ones, if they leave half of the GPU idle or more, are better split.
+    """
+    last = tiles % config.processors
+    can_split = depth >= 2 * SPLIT_STEPS * config.step
+    return tiles - last if can_split and 2 * last <= config.processors else tiles
 
 
 def parts(config: Config, tiles: int, depth: int) -> int:

@@ -1,73 +1,78 @@
 """The tiled Gram engine: launches of the kernels of ``tiles`` over the regions of a Gram."""
 
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lossbench.kernels import configs
+from lossbench.kernels.configs import Config
 from lossbench.kernels.gram import Epilogue, Gram
-from lossbench.kernels.language import INTERPRETED, cdiv
+from lossbench.kernels.language import INTERPRETED, cdiv, describe_tiles
 from lossbench.kernels.plan import Region
-from lossbench.kernels.product import Product, matrix_product
+from lossbench.kernels.product import Product, RowSums, matrix_product
 from lossbench.kernels.tiles import finish_kernel, fused_kernel, merge_kernel, split_kernel
 
-MERGED_ROWS, MERGED_TILES = 64, 64
-"""Rows that a program merges, and tiles of each that it reads at once."""
+MERGED_ROWS, MERGED_PARTS = 32, 64
+"""Rows that a program merges, and strips of each that it reads at once."""
 
 
 @dataclass(frozen=True)
 class _Targets:
-    """Where a region's results go.
+    """Where a region's results go, and what they depend on.
 
     Attributes:
-        out: partial sums, or statistics of rows.
-        out_columns: statistics of columns.
         gradients: of one super-block, with respect to each operand's Gram.
         origin: the super-block.
+        of_rows: what each strip says of its rows: logsumexps, sums of G; any tensor if nothing.
+        of_columns: what each strip says of its columns.
         lse: of every row.
         weights: of every row's logsumexp in the loss.
     """
 
-    out: Tensor
-    out_columns: Tensor
     gradients: list[Tensor]
     origin: Region
+    of_rows: Tensor
+    of_columns: Tensor
     lse: Tensor
     weights: Tensor
 
 
-def sum_pairs(gram: Gram, epilogue: Epilogue, needs_grad: bool) -> tuple[Tensor, list[Tensor]]:
+def sum_pairs(
+    gram: Gram, epilogue: Epilogue, needs_grad: bool
+) -> tuple[Tensor, list[Tensor], Tensor]:
     """Sum of an epilogue over all pairs.
 
     Returns:
-        The sum, fp32, and where a gradient is needed either G of each operand, which ``multiply``
-        takes, or if it is not kept its product with ``z``, fp32.
+        The sum, fp32; where a gradient is needed either G of each operand or, if it is not kept,
+        its product with ``z``, fp32; and the sums of G's rows, which ``multiply`` takes.
     """
     slots: list[Tensor] = []
     kept: list[Tensor] = []
-    keeps = gram.layout.keeps
-    product = Product(gram) if needs_grad and not keeps else None
+    sums = RowSums(gram, needs_grad)
+    product = Product(gram, sums.found) if needs_grad and not gram.layout.keeps else None
     for block in gram.super_blocks():
         gradients = _gradients(gram, epilogue, block) if needs_grad else []
-        for region, tile in _regions(gram, block):
-            slots.append(gram.renorm.new_zeros(region.down // tile * (region.across // tile)))
-            empty = gram.renorm
-            _run(gram, epilogue, region, _Targets(slots[-1], empty, gradients, block, empty, empty))
+        slots += _sweep(gram, epilogue, block, gradients, sums)
         if product is not None:
             product.add(gradients, block)
         else:
             kept = gradients
     if product is not None:
         kept = [product.finish()]
-    return torch.cat(slots).sum(dtype=torch.float64).float(), kept
+    return torch.cat(slots).sum(dtype=torch.float64).float(), kept, sums.found
 
 
-def multiply(gram: Gram, gradients: list[Tensor]) -> Tensor:
-    """Product of a kept G with ``z``, fp32."""
-    product = Product(gram)
+def multiply(gram: Gram, gradients: list[Tensor], sums: Tensor) -> Tensor:
+    """Product of a kept G with ``z``, fp32.
+
+    Args:
+        gram: whose rows are multiplied.
+        gradients: G of each operand.
+        sums: of G's rows, as ``sum_pairs`` found them.
+    """
+    product = Product(gram, sums)
     product.add(gradients, gram.layout.gram)
     return product.finish()
 
@@ -76,90 +81,118 @@ def logsumexp(gram: Gram, epilogue: Epilogue) -> Tensor:
     """Each row's logsumexp of its scores; 0 for rows that only fill a tile."""
     largest = torch.full_like(gram.renorm, float("-inf"))
     total = torch.zeros_like(gram.renorm)
-    empty = gram.renorm
     for block in gram.super_blocks():
-        for region, tile in _regions(gram, block):
-            down, across = region.down // tile, region.across // tile
-            of_rows = _statistics(largest, region.down, across, region.triangular)
-            of_columns = _statistics(largest, region.across, down, region.triangular)
-            _run(gram, epilogue, region, _Targets(of_rows, of_columns, [], block, empty, empty))
-            _merge(of_rows, largest, total, region.top)
-            _merge(of_columns, largest, total, region.left)
-    return (largest + total.log()).masked_fill_(total == 0, 0.0)
+        for region in _regions(gram, block):
+            said = _statistics(gram, region, 2)
+            for each in said:
+                each[0].fill_(float("-inf"))
+            _run(gram, epilogue, region, _Targets([], block, *said, total, total))
+            for each, first in zip(said, (region.top, region.left), strict=True):
+                _merge(each, largest[first:], total[first:])
+    return ((largest + total.log2()) * torch.log(total.new_tensor(2.0))).masked_fill_(total == 0, 0)
 
 
 def softmax_gradient(gram: Gram, epilogue: Epilogue, lse: Tensor, weights: Tensor) -> Tensor:
     """Gradient with respect to ``z``, fp32, of ``sum(weights * logsumexp of each row)``."""
-    product = Product(gram)
+    sums = RowSums(gram, needs_grad=True)
+    product = Product(gram, sums.found)
     for block in gram.super_blocks():
         gradients = _gradients(gram, epilogue, block)
-        for region, _ in _regions(gram, block):
-            _run(gram, epilogue, region, _Targets(lse, lse, gradients, block, lse, weights))
+        _sweep(gram, epilogue, block, gradients, sums, lse, weights)
         product.add(gradients, block)
     return product.finish()
 
 
-def _regions(gram: Gram, block: Region) -> list[tuple[Region, int]]:
-    """Regions of a super-block that are launched at once, and the side of their tiles."""
-    config = gram.config
-    strategy = _strategy(gram, block)
-    if strategy == "cublas":
-        return [(region, config.finish_block) for region in block.cut(config.product_side)]
-    return [(block, config.finish_block if strategy == "split" else config.block)]
+def _sweep(
+    gram: Gram, epilogue: Epilogue, block: Region, gradients: list[Tensor], sums: RowSums,
+    *facts: Tensor,
+) -> list[Tensor]:  # fmt: skip
+    """Make the regions of a super-block; returns their partial sums."""
+    unused = gram.renorm
+    slots = []
+    for region in _regions(gram, block):
+        said = _statistics(gram, region, 1) if sums.wanted else (unused, unused)
+        targets = _Targets(gradients, block, *said, *(facts or (unused, unused)))
+        slots.append(_run(gram, epilogue, region, targets))
+        if sums.wanted:
+            sums.add(region, *said)
+    return slots
+
+
+def _regions(gram: Gram, block: Region) -> list[Region]:
+    """Regions of a super-block that are launched at once."""
+    if _strategy(gram, block) == "cublas":
+        return list(block.cut(gram.config.product_side))
+    return [block]
 
 
 def _strategy(gram: Gram, block: Region) -> str:
-    return gram.strategy or configs.strategy(
-        gram.config, _tiles(block, gram.config.block), gram.layout.depth
-    )
+    if gram.strategy:
+        return gram.strategy
+    config, depth = gram.config, gram.layout.depth
+    whole = configs.whole_tiles(config, _tiles(block, config.rows, config.columns), depth)
+    return configs.strategy(config, depth) if whole else "split"
 
 
-def _tiles(region: Region, block: int) -> int:
-    down, across = region.down // block, region.across // block
-    return down * (down + 1) // 2 if region.triangular else down * across
+def _tiles(region: Region, rows: int, columns: int) -> int:
+    """Tiles of a region; of a triangular one those with an entry on or above the diagonal."""
+    across = region.across // columns
+    if region.triangular:
+        return columns // rows * across * (across + 1) // 2
+    return region.down // rows * across
 
 
 def _gradients(gram: Gram, epilogue: Epilogue, block: Region) -> list[Tensor]:
-    operands = 2 if epilogue.kind == "cross" else 1
     shape = (block.down, block.across)
     dtype = epilogue.narrow if gram.z.dtype.itemsize == 2 else torch.float32
-    return [gram.z.new_empty(shape, dtype=dtype) for _ in range(operands)]
+    return [gram.z.new_empty(shape, dtype=dtype) for _ in range(epilogue.operands)]
 
 
-def _run(gram: Gram, epilogue: Epilogue, region: Region, targets: _Targets) -> None:
-    """Make the tiles of a region and finish them."""
-    config, finish, make = gram.config, _finish(gram, epilogue, region, targets), _make(gram)
-    strategy = _strategy(gram, targets.origin)
-    if strategy == "fused":
-        tiles = _grid(region, config.block)
-        fused_kernel[(prod(tiles.values()),)](z=gram.z, **finish, **make, **tiles)
-        return
-    operands = 2 if epilogue.kind == "cross" else 1
-    if strategy == "cublas":
-        parts, products = 1, _products(gram, region, operands)
-    else:
-        parts, products = _split(gram, region, operands, make)
-    tiles = _grid(region, config.finish_block)
-    finish_kernel[(prod(tiles.values()),)](
-        products=products, parts=parts, **finish, **tiles,
-        BLOCK=config.finish_block, num_warps=config.finish_warps,
-    )  # fmt: skip
+def _run(gram: Gram, epilogue: Epilogue, region: Region, targets: _Targets) -> Tensor:
+    """Make the tiles of a region and finish them; returns their parts of the sum."""
+    config = gram.config.of_operands(epilogue.operands)
+    finish = _finish(gram, epilogue, region, targets)
+    if _strategy(gram, targets.origin) == "cublas":
+        out = gram.renorm.new_empty(_tiles(region, config.strip, config.strip))
+        products = _products(gram, region, epilogue.operands)
+        _finish_products(config, products, 1, out, 0, 0, finish)
+        return out
+    tiles = _tiles(region, config.rows, config.columns)
+    whole = _whole(gram, config, tiles)
+    pieces = config.rows // config.strip * (config.columns // config.strip)
+    out = gram.renorm.new_empty(whole + (tiles - whole) * pieces)
+    make = _make(gram, config)
+    if whole:
+        fused_kernel[(whole,)](out=out, **finish, **make)
+    if whole < tiles:
+        products, parts = _split(gram, config, region, (whole, tiles), epilogue.operands, make)
+        _finish_products(config, products, parts, out[whole:], whole, tiles - whole, finish)
+    return out
 
 
-def _grid(region: Region, block: int) -> dict[str, int]:
-    """Tiles of a region."""
-    return {"tiles_down": region.down // block, "tiles_across": region.across // block}
+def _whole(gram: Gram, config: Config, tiles: int) -> int:
+    """How many tiles of a region are made whole; the others are split."""
+    forced = {"fused": tiles, "split": 0}
+    if gram.strategy in forced:
+        return forced[gram.strategy]
+    return configs.whole_tiles(config, tiles, gram.layout.depth)
 
 
-def _make(gram: Gram) -> dict[str, Any]:
+def _make(gram: Gram, config: Config) -> dict[str, Any]:
     """What a kernel needs that makes tiles."""
-    config = gram.config
+    z_rows = z_columns = gram.z
+    if config.described:
+        z_rows = describe_tiles(gram.z, config.rows, config.step)
+        z_columns = describe_tiles(gram.z, config.columns, config.step)
     return {
+        "z_rows": z_rows,
+        "z_columns": z_columns,
         "depth": gram.layout.depth,
-        "BLOCK": config.block,
+        "ROWS": config.rows,
+        "COLUMNS": config.columns,
         "STEP": config.step,
-        "GROUP": config.group,
         "PRECISION": gram.precision,
+        "DESCRIBED": config.described,
         "UPCAST": INTERPRETED and gram.z.dtype == torch.bfloat16,
         "num_warps": config.warps,
         "num_stages": config.stages,
@@ -169,31 +202,37 @@ def _make(gram: Gram) -> dict[str, Any]:
 def _finish(gram: Gram, epilogue: Epilogue, region: Region, targets: _Targets) -> dict[str, Any]:
     """What a kernel needs that finishes tiles; tensors that it does not use are any."""
     down, across = region.top - targets.origin.top, region.left - targets.origin.left
-    g = [gradient[down:, across:] for gradient in targets.gradients] or [targets.out]
-    mirrors = [gradient[across:, down:] for gradient in targets.gradients] or [targets.out]
+    g = [gradient[down:, across:] for gradient in targets.gradients] or [gram.renorm]
+    mirrors = [gradient[across:, down:] for gradient in targets.gradients] or [gram.renorm]
     return {
-        "out": targets.out,
-        "out_columns": targets.out_columns,
         "g": g[0],
         "g_mirror": mirrors[0],
         "g_other": g[-1],
         "g_other_mirror": mirrors[-1],
         "width": targets.origin.across,
+        "of_rows": targets.of_rows,
+        "of_columns": targets.of_columns,
         "renorm": gram.renorm,
         "lse": targets.lse,
         "row_weights": targets.weights,
-        "batch": gram.layout.batch,
-        "rows": gram.layout.rows,
-        "top": region.top,
-        "left": region.left,
         "p0": epilogue.p0,
         "p1": epilogue.p1,
+        "top": region.top,
+        "left": region.left,
+        "region_down": region.down,
+        "region_across": region.across,
+        "rows": gram.layout.rows,
+        "batch": gram.layout.batch,
         "ENTRY": epilogue.entry,
+        "NEAR": epilogue.near,
+        "NEAR_HOLDS": epilogue.near_holds,
         "KIND": epilogue.kind,
         "EXCLUDE": epilogue.exclude,
         "GRADIENT": bool(targets.gradients),
         "MIRROR": targets.origin.triangular,
+        "SUMS": bool(targets.gradients) and gram.mean is not None,
         "TRIANGULAR": region.triangular,
+        "STRIP": gram.config.strip,
     }
 
 
@@ -208,34 +247,46 @@ def _products(gram: Gram, region: Region, operands: int) -> Tensor:
     return products
 
 
-def _split(gram: Gram, region: Region, operands: int, make: dict[str, Any]) -> tuple[int, Tensor]:
-    """Products of a region in parts of the depth."""
-    config, depth = gram.config, gram.layout.depth
-    wanted = configs.parts(config, _tiles(region, config.block), depth)
+def _split(
+    gram: Gram, config: Config, region: Region, tiles: tuple[int, int], operands: int,
+    make: dict[str, Any],
+) -> tuple[Tensor, int]:  # fmt: skip
+    """Products of some tiles of a region, in parts of the depth, and how many parts."""
+    first, last = tiles
+    count, depth = last - first, gram.layout.depth
+    wanted = configs.parts(config, count, depth)
     part = cdiv(cdiv(depth, wanted), config.step) * config.step
     parts = cdiv(depth, part)
-    products = gram.renorm.new_empty(operands, parts, region.down, region.across)
-    tiles = _grid(region, config.block)
-    split_kernel[(prod(tiles.values()), parts, operands)](
-        z=gram.z, products=products, rows=gram.layout.rows, part=part, top=region.top,
-        left=region.left, TRIANGULAR=region.triangular, **tiles, **make,
+    products = gram.renorm.new_empty(operands, parts, count, config.rows, config.columns)
+    split_kernel[(count, parts, operands)](
+        products=products, part=part, first_tile=first, rows=gram.layout.rows, top=region.top,
+        left=region.left, region_down=region.down, TRIANGULAR=region.triangular, **make,
     )  # fmt: skip
-    return parts, products
+    return products, parts
 
 
-def _statistics(like: Tensor, length: int, tiles: int, triangular: bool) -> Tensor:
-    """Largest score and sum of exponentials of each row in each tile."""
-    found = like.new_empty(2, length, tiles)
-    if triangular:  # the tiles below the diagonal say nothing
-        found[0].fill_(float("-inf"))
-        found[1].zero_()
-    return found
+def _finish_products(
+    config: Config, products: Tensor, parts: int, out: Tensor, first_tile: int, tiles: int,
+    finish: dict[str, Any],
+) -> None:  # fmt: skip
+    """Finish products that lie in memory: a matrix of a region, or if there are any ``tiles``."""
+    finish_kernel[(len(out),)](
+        products=products, parts=parts, first_tile=first_tile, tiles=tiles, out=out, **finish,
+        SPLIT=tiles > 0, ROWS=config.rows, COLUMNS=config.columns, num_warps=config.finish_warps,
+    )  # fmt: skip
 
 
-def _merge(found: Tensor, largest: Tensor, total: Tensor, first: int) -> None:
-    _, length, tiles = found.shape
+def _statistics(gram: Gram, region: Region, numbers: int) -> tuple[Tensor, Tensor]:
+    """Room for what each strip says of its rows and of its columns: numbers x strips x length."""
+    strip = gram.config.strip
+    of_rows = gram.renorm.new_zeros(numbers, region.across // strip, region.down)
+    of_columns = gram.renorm.new_zeros(numbers, region.down // strip, region.across)
+    return of_rows, of_columns
+
+
+def _merge(found: Tensor, largest: Tensor, total: Tensor) -> None:
+    _, parts, length = found.shape
     grid = (cdiv(length, MERGED_ROWS),)
     merge_kernel[grid](
-        found, largest[first:], total[first:], length, tiles,
-        LENGTH=MERGED_ROWS, TILES=MERGED_TILES,
+        found, largest, total, length, parts, ROWS=MERGED_ROWS, PARTS=MERGED_PARTS
     )  # fmt: skip

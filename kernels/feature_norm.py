@@ -94,7 +94,7 @@ def feature_norm(
         ones = z.new_ones(len(z), dtype=torch.float32)
         gram = Gram(z, ones, grams[0], strategy)
         epilogue = _epilogue(shape, len(operands), z.dtype, grams[0])
-        norm, kept = sum_pairs(gram, epilogue, needs_grad)
+        norm, kept, _ = sum_pairs(gram, epilogue, needs_grad)
         rounded = _unstack(z, len(operands), shape)
         diagonal = (operands[0] * operands[-1]).sum(dim=0)
         of_rounded = (rounded[0].float() * rounded[-1].float()).sum(dim=0)
@@ -133,7 +133,7 @@ def feature_norm_backward(
         product = kept[0]
         if gram.keeps:
             ones = z.new_ones(len(z), dtype=torch.float32)
-            product = multiply(Gram(z, ones, gram), list(kept))
+            product = multiply(Gram(z, ones, gram), list(kept), ones)
         rounded = _unstack(z, count, shape)
         slope = (of_diagonal + 2 * lost * of_norm) * (2 if count == 1 else 1)
         return [

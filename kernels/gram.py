@@ -17,8 +17,11 @@ class Epilogue:
     """What a loss does with each entry of the Gram.
 
     Attributes:
-        kind: of ``tiles._finish``.
+        kind: of ``finish.finish``.
         entry: kernel function ``(rho, p0, p1) -> (h, dh/drho)``; None where ``kind`` says it all.
+        near: cheaper kernel function ``(rho^2, weight, p0, p1) -> (h, weight dh/drho / rho)`` of
+            entries near 0; None where there is none.
+        near_holds: kernel function ``(largest rho^2, p0, p1) -> whether near holds``.
         exclude: leave out the pairs of a sample with itself, or with its other view.
         p0: first parameter of ``entry``; of "cross" what G is multiplied by, of the others what a
             score is.
@@ -28,10 +31,17 @@ class Epilogue:
 
     kind: str = "sum"
     entry: Any = None
+    near: Any = None
+    near_holds: Any = None
     exclude: bool = True
     p0: float = 0.0
     p1: float = 0.0
     narrow: torch.dtype = torch.bfloat16
+
+    @property
+    def operands(self) -> int:
+        """Grams whose tiles are made at once."""
+        return 2 if self.kind == "cross" else 1
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,10 @@ INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Kernels run in Triton's interpreter, on the CPU, to be checked and not to be timed."""
 
-SIZES = ("batch", "tiles_down", "tiles_across", "parts", "part", "top", "left", "length", "tiles")
+SIZES = (
+    "batch", "region_down", "region_across", "parts", "part", "top", "left", "length", "tiles",
+    "first_tile",
+)  # fmt: skip
 """Arguments for whose values no kernel is compiled anew."""
 
 if INSTALLED:
@@ -49,6 +52,13 @@ def why_unsupported(device: torch.device) -> str | None:
     if device.type == "cpu" and INTERPRETED:
         return None
     return f"kernels need an NVIDIA GPU, not device {device.type}; use implementation='gram'"
+
+
+def describe_tiles(z: torch.Tensor, rows: int, columns: int) -> Any:
+    """A descriptor of a matrix, from which the hardware copies tiles of rows x columns."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return TensorDescriptor.from_tensor(z, [rows, columns])
 
 
 def cdiv(a: int, b: int) -> int:

@@ -38,12 +38,16 @@ class PairLoss:
             pair, gap = 1 - |rho|.
         centre: subtract each row's mean.
         both: pairs of both views only, not those of one view.
+        near: a cheaper ``entry`` where correlations are near 0, as ``Epilogue`` has it.
+        near_holds: where it holds.
     """
 
     entry: Any
     positive: Any
     centre: bool = False
     both: bool = False
+    near: Any = None
+    near_holds: Any = None
 
 
 LOSSES: dict[str, PairLoss] = {}
@@ -77,50 +81,56 @@ def pair_terms(
 def pair_sum(
     z_a: Tensor, z_b: Tensor, name: str, p0: float, p1: float, radius: float, needs_grad: bool,
     strategy: str, precision: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Both sums, and what their gradients need: the rows' three tensors and G.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Both sums, and what their gradients need.
 
-    Where G is not kept, the gradient of the second sum takes the place of the rows.
+    That is the rows' three tensors, their mean, G and the sums of its rows. Where G is not kept,
+    the gradient of the second sum takes the place of the rows, and the last three are empty.
     """
     loss = LOSSES[name]
     shape = layout(z_a.shape, both=loss.both)
     how = Normalisation(loss.positive, p0, p1, loss.centre, radius)
     with on_device(z_a):
         rows = make_rows(z_a, z_b, how, shape)
-        sweeps = needs_grad and not shape.keeps
-        mean = mean_rows(z_a, z_b, rows, shape) if sweeps else None
+        mean = mean_rows(z_a, z_b, rows, shape) if needs_grad else None
         gram = Gram(rows.z, rows.renorm, shape, strategy, precision, mean)
-        total, kept = sum_pairs(gram, Epilogue(entry=loss.entry, p0=p0, p1=p1), needs_grad)
-        z, g = rows.z, rows.facts.new_empty(0)
+        epilogue = Epilogue(
+            entry=loss.entry, near=loss.near, near_holds=loss.near_holds, p0=p0, p1=p1
+        )
+        total, kept, sums = sum_pairs(gram, epilogue, needs_grad)
+        result = torch.stack([rows.pairs[0].sum(), total])
         if needs_grad and shape.keeps:
-            g = kept[0]
-        elif needs_grad:
-            z = project(z_a, z_b, kept[0], rows, how, shape)
-        return torch.stack([rows.pairs[0].sum(), total]), z, rows.facts, rows.pairs, g
+            shared = rows.facts.new_empty(0) if mean is None else mean
+            return result, rows.z, rows.facts, rows.pairs, shared, kept[0], sums
+        z = project(z_a, z_b, kept[0], rows, how, shape) if needs_grad else rows.z
+        return result, z, rows.facts, rows.pairs, *(rows.facts.new_empty(0) for _ in range(3))
 
 
 @pair_sum.register_fake
 def _(
     z_a: Tensor, z_b: Tensor, name: str, p0: float, p1: float, radius: float, needs_grad: bool,
     strategy: str, precision: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     shape = layout(z_a.shape, both=LOSSES[name].both)
     rows = empty_rows(z_a, shape)
     narrow = z_a.dtype.itemsize == 2
-    z, g = rows.z, rows.facts.new_empty(0)
+    facts = rows.facts
+    z, mean, g, sums = rows.z, facts.new_empty(0), facts.new_empty(0), facts.new_empty(0)
     if needs_grad and shape.keeps:
         whole = shape.gram
         dtype = torch.bfloat16 if narrow else torch.float32
         g = z_a.new_empty(whole.down, whole.across, dtype=dtype)
+        mean = facts.new_empty(2, shape.depth) if narrow else mean
+        sums = facts.new_empty(2 if narrow else 0, len(z))
     elif needs_grad and narrow:
         z = z.view(torch.bfloat16)
-    return rows.facts.new_empty(2), z, rows.facts, rows.pairs, g
+    return facts.new_empty(2), z, facts, rows.pairs, mean, g, sums
 
 
 @torch.library.custom_op("lossbench::pair_sum_backward", mutates_args=())
 def pair_sum_backward(
-    z_a: Tensor, z_b: Tensor, z: Tensor, facts: Tensor, pairs: Tensor, g: Tensor, of_sums: Tensor,
-    name: str, precision: str,
+    z_a: Tensor, z_b: Tensor, z: Tensor, facts: Tensor, pairs: Tensor, mean: Tensor, g: Tensor,
+    sums: Tensor, of_sums: Tensor, name: str, precision: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of both views."""
     loss = LOSSES[name]
@@ -129,8 +139,9 @@ def pair_sum_backward(
     with on_device(z_a):
         source = z
         if shape.keeps:
-            mean = mean_rows(z_a, z_b, rows, shape)
-            source = multiply(Gram(z, rows.renorm, shape, precision=precision, mean=mean), [g])
+            shared = mean if mean.numel() else None
+            gram = Gram(z, rows.renorm, shape, precision=precision, mean=shared)
+            source = multiply(gram, [g], sums)
         weights = of_sums.float().contiguous()
         return gradients(z_a, z_b, source, rows, weights, loss.centre, shape, not shape.keeps)
 
@@ -167,4 +178,4 @@ def _backward_macs(shape: Sequence[int], name: str) -> int:
 
 
 register_macs(pair_sum, _macs, constants=(2, 6))
-register_macs(pair_sum_backward, _backward_macs, constants=(7,))
+register_macs(pair_sum_backward, _backward_macs, constants=(9,))

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from lossbench.kernels.language import round_up
 
 ROW_MULTIPLE = 128
-"""Rows of a view are padded to whole tiles, of any shipped configuration ..."""
+"""Rows of a view are padded to whole rows of tiles, of any shipped configuration, ..."""
+COLUMN_MULTIPLE = 256
+"""... those that are columns of one region to whole columns of tiles ..."""
 DEPTH_MULTIPLE = 64
 """... and features to whole steps."""
 KEPT_SIDE = 8192
@@ -90,5 +92,7 @@ def layout(shape: Sequence[int], views: int = 2, both: bool = False) -> Layout:
         both: pairs of both views only.
     """
     batch, dim = shape
-    rows, depth = round_up(batch, ROW_MULTIPLE), round_up(dim, DEPTH_MULTIPLE)
+    across = 1 if both else views  # views that are columns of a region
+    rows = round_up(round_up(batch, COLUMN_MULTIPLE // across), ROW_MULTIPLE)
+    depth = round_up(dim, DEPTH_MULTIPLE)
     return Layout(batch, dim, rows, depth, views, both)

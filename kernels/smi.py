@@ -4,7 +4,11 @@ from torch import Tensor
 
 from lossbench.kernels.cost import gram_cost
 from lossbench.kernels.language import jit, tl
-from lossbench.kernels.maths import mutual_information
+from lossbench.kernels.maths import (
+    mutual_information,
+    mutual_information_is_near,
+    mutual_information_near,
+)
 from lossbench.kernels.pair_sum import LOSSES, PairLoss, pair_terms
 from lossbench.kernels.plan import layout
 from lossbench.losses import Cost, Problem, cost_model, implementation
@@ -53,13 +57,15 @@ def correlation_positive(rho, gap, eps, target):
     return error * error, -2 * error, 0.0
 
 
-_DEPENDENCIES = {
-    "mutual_information": (information_entry, information_positive),
-    "squared_correlation": (square_entry, square_positive),
-    "correlation": (correlation_entry, correlation_positive),
-}
-for _name, (_entry, _positive) in _DEPENDENCIES.items():
-    LOSSES[f"smi_{_name}"] = PairLoss(_entry, _positive, centre=True)
+LOSSES["smi_mutual_information"] = PairLoss(
+    information_entry,
+    information_positive,
+    centre=True,
+    near=mutual_information_near,
+    near_holds=mutual_information_is_near,
+)
+LOSSES["smi_squared_correlation"] = PairLoss(square_entry, square_positive, centre=True)
+LOSSES["smi_correlation"] = PairLoss(correlation_entry, correlation_positive, centre=True)
 
 
 @implementation("smi", "triton", fused=True)

@@ -163,23 +163,20 @@ def _precision(operand: Tensor) -> str:
     return str(operand.dtype).removeprefix("torch.")
 
 
-def tiles_of(arguments: dict[str, Any]) -> int:
-    """Tiles that a launch of ``kernels.tiles`` makes or finishes; 0 of a launch over rows."""
-    down, across = arguments.get("tiles_down", 0), arguments.get("tiles_across", 0)
-    # programs below the diagonal end at once
-    return int(down * (down + 1) // 2 if arguments.get("TRIANGULAR") else down * across)
-
-
 def launch_of(arguments: dict[str, Any], grid: tuple[int, ...]) -> Operation:
     """What a launch of ``kernels.tiles`` or ``kernels.normalise`` does."""
-    moved = sum(map(bytes_of, tensors_in(list(arguments.values()))))
-    if "PRECISION" not in arguments:
+    operands = {name: value for name, value in arguments.items() if name in ("z_rows", "z_columns")}
+    others = [value for name, value in arguments.items() if name not in operands]
+    moved = sum(map(bytes_of, tensors_in(others)))
+    if not operands:
         return Operation(0, "", moved)
-    z, block = arguments["z"], arguments["BLOCK"]
-    down, across = arguments["tiles_down"], arguments["tiles_across"]
-    moved += min(0, block * (down + across) * z.shape[1] * z.element_size() - bytes_of(z))
+    z = getattr(operands["z_rows"], "base", operands["z_rows"])  # of a tensor descriptor
+    down = arguments["region_down"]
+    read = (down + arguments.get("region_across", down)) * z.shape[1] * z.element_size()
+    moved += min(read, bytes_of(z))
     grams = 2 if arguments.get("KIND") == "cross" else 1
     # a grid is of tiles, parts of the depth, operands
-    macs = grams * tiles_of(arguments) * prod(grid[2:]) * block**2 * z.shape[1]
+    tile = arguments["ROWS"] * arguments["COLUMNS"]
+    macs = grams * grid[0] * prod(grid[2:]) * tile * z.shape[1]
     is_tf32 = z.dtype == torch.float32 and arguments["PRECISION"] == "tf32"
     return Operation(macs, "tf32" if is_tf32 else str(z.dtype).removeprefix("torch."), moved)

@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 from lossbench.bench.cases.case import Case
-from lossbench.bench.counting.operations import launch_of, tiles_of
+from lossbench.bench.counting.operations import launch_of
 from lossbench.bench.counting.trace import Trace, trace
 from lossbench.bench.predicting import audit, bounds
 from lossbench.bench.predicting.bounds import Bound, Code, Task
@@ -112,7 +112,7 @@ def _follow(case: Case, capability: int) -> tuple[Trace, Counter[tuple[audit.Lau
     found: Counter[tuple[audit.Launch, Task]] = Counter()
 
     def note(kernel: Any, arguments: dict[str, Any], grid: tuple[int, ...]) -> None:
-        tiles = tiles_of(arguments) * prod(grid[1:])
+        tiles = prod(grid)
         if tiles:
             macs = launch_of(arguments, grid).macs // tiles
             found[audit.describe(kernel, arguments, OPERANDS), Task(tiles, macs)] += 1

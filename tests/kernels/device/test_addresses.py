@@ -33,11 +33,11 @@ def test_tiles_of_far_rows(strategy, device):
     z[FAR:] = torch.randn(ROWS, DEPTH, generator=generator)
     renorm[FAR:] = 1.0
     gram = Region(FAR, FAR, ROWS, ROWS)
-    total, g = torch.zeros(4, device=device), torch.empty(ROWS, ROWS, device=device)
+    g = torch.empty(ROWS, ROWS, device=device)
     with small_tiles():
         rows = Gram(z, renorm, layout((length, DEPTH), views=1), strategy)
-        targets = engine._Targets(total, total, [g], gram, total, total)
-        engine._run(rows, Epilogue(entry=square), gram, targets)
+        targets = engine._Targets([g], gram, *4 * [renorm])
+        total = engine._run(rows, Epilogue(entry=square), gram, targets)
     products = z[FAR:].double() @ z[FAR:].double().T
     products.fill_diagonal_(0.0)
     torch.testing.assert_close(total.double().sum(), products.square().sum(), rtol=1e-5, atol=0)

@@ -7,14 +7,15 @@ from unittest import mock
 from lossbench.kernels.configs import Config, using
 
 SMALL = Config(
-    block=16,
+    rows=16,
+    columns=32,
     step=16,
     warps=4,
     stages=2,
-    group=2,
-    finish_block=16,
+    described=False,
+    strip=16,
     finish_warps=4,
-    side=48,
+    side=64,
     product_side=32,
     fused_up_to=10**6,
     processors=7,
@@ -37,6 +38,7 @@ def small_tiles(keeps: bool = True) -> Iterator[None]:
     """Tiles of 16 x 16; without ``keeps`` in several super-blocks, whose gradients are not kept."""
     with ExitStack() as stack:
         stack.enter_context(mock.patch("lossbench.kernels.plan.ROW_MULTIPLE", 16))
+        stack.enter_context(mock.patch("lossbench.kernels.plan.COLUMN_MULTIPLE", 32))
         stack.enter_context(mock.patch("lossbench.kernels.plan.DEPTH_MULTIPLE", 16))
         stack.enter_context(mock.patch("lossbench.kernels.plan.KEPT_SIDE", 10**6 if keeps else 0))
         stack.enter_context(using(SMALL))
