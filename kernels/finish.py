@@ -39,10 +39,31 @@ def finish(
     Returns:
         Each row's part of the sum; zeros where ``KIND`` has none.
     """
+    near = True
+    if NEAR is not None:
+        # rows differ little in renorm: the largest product has about the largest correlation
+        largest = tl.max(tl.max(tl.abs(product), axis=1), axis=0)
+        largest *= tl.max(_load(facts[0], place[0] + down, product.shape[0]), axis=0)
+        largest *= tl.max(_load(facts[0], place[1] + across, product.shape[1]), axis=0)
+        near = NEAR_HOLDS(largest, facts[3], facts[4])
+    return _finish_strips(
+        product, other, near, down, across, place, facts, targets,
+        ENTRY, NEAR, NEAR_HOLDS, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
+    )  # fmt: skip
+
+
+@jit
+def _finish_strips(
+    product, other, near, down, across, place, facts, targets,
+    ENTRY: tl.constexpr, NEAR: tl.constexpr, NEAR_HOLDS: tl.constexpr, KIND: tl.constexpr,
+    EXCLUDE: tl.constexpr, GRADIENT: tl.constexpr, MIRROR: tl.constexpr, SUMS: tl.constexpr,
+    TRIANGULAR: tl.constexpr, STRIP: tl.constexpr,
+):  # fmt: skip
+    """Finish a tile strip by strip."""
     columns: tl.constexpr = product.shape[1]
     if columns <= STRIP:
         return _finish_strip(
-            product, other, down, across, place, facts, targets,
+            product, other, near, down, across, place, facts, targets,
             ENTRY, NEAR, NEAR_HOLDS, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
         )  # fmt: skip
     else:
@@ -51,12 +72,12 @@ def finish(
         other_second = second
         if KIND == "cross":
             other_first, other_second = _halves(other)
-        total = finish(
-            first, other_first, down, across, place, facts, targets,
+        total = _finish_strips(
+            first, other_first, near, down, across, place, facts, targets,
             ENTRY, NEAR, NEAR_HOLDS, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
         )  # fmt: skip
-        return total + finish(
-            second, other_second, down, across + columns // 2, place, facts, targets,
+        return total + _finish_strips(
+            second, other_second, near, down, across + columns // 2, place, facts, targets,
             ENTRY, NEAR, NEAR_HOLDS, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
         )  # fmt: skip
 
@@ -70,7 +91,7 @@ def _halves(x):
 
 @jit
 def _finish_strip(
-    product, other, down, across, place, facts, targets,
+    product, other, near, down, across, place, facts, targets,
     ENTRY: tl.constexpr, NEAR: tl.constexpr, NEAR_HOLDS: tl.constexpr, KIND: tl.constexpr,
     EXCLUDE: tl.constexpr, GRADIENT: tl.constexpr, MIRROR: tl.constexpr, SUMS: tl.constexpr,
     TRIANGULAR: tl.constexpr, STRIP: tl.constexpr,
@@ -91,8 +112,7 @@ def _finish_strip(
         whole &= is_right | (sample_column + columns <= sample_row)
     tl.debug_barrier()  # what a strip loads waits for its turn, or there are too few registers
     if NEAR is not None:
-        square = product * product * _of_pairs(facts[0], row, column, length, columns)
-        whole &= NEAR_HOLDS(tl.max(tl.max(square, axis=1), axis=0), facts[3], facts[4])
+        whole &= near
     if whole:
         total = _finish_pairs(
             product, other, down, across, place, facts, targets,
@@ -104,14 +124,6 @@ def _finish_strip(
             ENTRY, None, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, True,
         )  # fmt: skip
     return total
-
-
-@jit
-def _of_pairs(renorm, row, column, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """What the square of a product is multiplied by to be that of a correlation."""
-    of_row = tl.load(renorm + row + tl.arange(0, ROWS))
-    of_column = tl.load(renorm + column + tl.arange(0, COLUMNS))
-    return (of_row * of_row)[:, None] * (of_column * of_column)[None, :]
 
 
 @jit
@@ -155,15 +167,15 @@ def _finish_pairs(
             slope = 2 * p0 * other
             if MASKED:
                 slope = tl.where(counts, slope, 0.0)
-    elif NEAR is not None:
-        slope = product * _of_pairs(renorm, row, column, length, columns)
-        h, over_rho = NEAR(product * slope, twice, p0, p1)
-        total = twice * _sum_of_rows(h, counts, i, j, EXCLUDE, MASKED)
-        slope = over_rho * slope
     else:
-        of_row = tl.load(renorm + i)[:, None]
-        of_column = tl.load(renorm + j)[None, :]
-        if KIND == "sum":
+        of_row = _load(renorm, row, length)[:, None]
+        of_column = _load(renorm, column, columns)[None, :]
+        if NEAR is not None:
+            # rho^2 is product * scaled, and the slope in the product is that over rho, * scaled
+            scaled = product * (of_row * of_row * (of_column * of_column))
+            h, slope = NEAR(product, scaled, twice, p0, p1)
+            total = twice * _sum_of_rows(h, counts, i, j, EXCLUDE, MASKED)
+        elif KIND == "sum":
             rho = product * of_row * of_column
             if MASKED:
                 rho = tl.where(counts, rho, 0.0)  # whose slope is 0
@@ -180,11 +192,12 @@ def _finish_pairs(
                 part = of_columns + down // STRIP * region_across + across
                 _store_logsumexp(part, region_across * (region_down // STRIP), score, 0)
             else:
-                of_i = tl.exp2(score - (tl.load(lse + i) * LOG2_E)[:, None])
-                of_j = tl.exp2(score - (tl.load(lse + j) * LOG2_E)[None, :])
-                slope = of_i * tl.load(row_weights + i)[:, None]
-                slope += of_j * tl.load(row_weights + j)[None, :]
-        slope = slope * of_row * of_column
+                of_i = tl.exp2(score - (_load(lse, row, length) * LOG2_E)[:, None])
+                of_j = tl.exp2(score - (_load(lse, column, columns) * LOG2_E)[None, :])
+                slope = of_i * _load(row_weights, row, length)[:, None]
+                slope += of_j * _load(row_weights, column, columns)[None, :]
+        if NEAR is None:
+            slope = slope * of_row * of_column
     if GRADIENT:
         _store(g, g_mirror, slope, down, across, width, TRIANGULAR, MIRROR, MASKED)
         if SUMS:
@@ -195,6 +208,12 @@ def _finish_pairs(
                 slope = tl.where(i[:, None] < j[None, :], slope, 0.0)
             tl.store(part + tl.arange(0, columns), tl.sum(slope, axis=0))
     return total
+
+
+@jit
+def _load(facts, first, COUNT: tl.constexpr):
+    """Facts of rows ``first`` and following."""
+    return tl.load(facts + tl.multiple_of(first, 16) + tl.arange(0, COUNT))
 
 
 @jit
@@ -224,11 +243,16 @@ def _store(
 ):  # fmt: skip
     """Write a strip of G, and its mirror image; of a strip on the diagonal each entry once."""
     slope = slope.to(g.dtype.element_ty)
-    i = down + tl.arange(0, slope.shape[0])
-    j = across + tl.arange(0, slope.shape[1])
-    place = g + i[:, None].to(tl.int64) * width + j[None, :]
-    mirror = g_mirror + j[:, None].to(tl.int64) * width + i[None, :]
+    i = tl.arange(0, slope.shape[0])
+    j = tl.arange(0, slope.shape[1])
+    # the far part of an address once, in 64 bits
+    place = g + tl.multiple_of(down * width.to(tl.int64) + across, 16)
+    place += i[:, None] * width + j[None, :]
+    mirror = g_mirror + tl.multiple_of(across * width.to(tl.int64) + down, 16)
+    mirror += j[:, None] * width + i[None, :]
     if MASKED and TRIANGULAR:
+        i += down
+        j += across
         tl.store(place, slope, mask=i[:, None] <= j[None, :])
         if MIRROR:
             tl.store(mirror, tl.trans(slope), mask=i[None, :] < j[:, None])

@@ -19,9 +19,9 @@ class Epilogue:
     Attributes:
         kind: of ``finish.finish``.
         entry: kernel function ``(rho, p0, p1) -> (h, dh/drho)``; None where ``kind`` says it all.
-        near: cheaper kernel function ``(rho^2, weight, p0, p1) -> (h, weight dh/drho / rho)`` of
-            entries near 0; None where there is none.
-        near_holds: kernel function ``(largest rho^2, p0, p1) -> whether near holds``.
+        near: cheaper kernel function of entries near 0, ``(x, y, weight, p0, p1) -> (h, weight
+            dh/dx)`` of a product of rows x, which is rho / c, and y = x c^2; None: there is none.
+        near_holds: kernel function ``(largest |rho|, p0, p1) -> whether near does``.
         exclude: leave out the pairs of a sample with itself, or with its other view.
         p0: first parameter of ``entry``; of "cross" what G is multiplied by, of the others what a
             score is.

@@ -16,16 +16,24 @@ def log2(x):
 
 
 @jit
-def log1p_of_quotient(s):
-    """ln((1 + s) / (1 - s)) for |s| <= 1/3: ln(1 + t) where s = t / (2 + t).
+def reciprocal(x):
+    """1 / x by the GPU's own instruction: one unit in the last place off."""
+    if INTERPRETER:
+        return 1 / x
+    return tl.inline_asm_elementwise(
+        "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+    )
 
-    To the last digits of a small t, which a logarithm of 1 + t loses: the series 2 artanh(s), whose
-    next term is below 1e-8 of the first.
+
+@jit
+def half_log1p(u):
+    """-1/2 ln(1 + u) for -1/4 <= u <= 1/16, to the last digits of a small u.
+
+    u times a polynomial that was fitted for the least relative error, 9e-9; fp32 makes it 1.3e-7.
     """
-    q = s * s
-    series = 1 / 11 + q * (1 / 13 + q * (1 / 15))
-    series = 1 / 3 + q * (1 / 5 + q * (1 / 7 + q * (1 / 9 + q * series)))
-    return 2 * s * (1 + q * series)
+    p = -0.10117661207914352 + u * (0.0668865367770195 - u * 0.1366286724805832)
+    p = 0.2499999701976776 + u * (-0.1666599065065384 + u * (0.1250562071800232 + u * p))
+    return u * (-0.5 + u * p)
 
 
 @jit
@@ -39,56 +47,35 @@ def mutual_information(rho, gap, eps):
     """
     # where rho is rounded above 1, its gap is negative; NaN stays NaN
     argument = tl.maximum(gap * (2 - gap), 0.0, propagate_nan=tl.PropagateNan.ALL) + eps
-    small = tl.abs(rho) < 0.7
-    t = tl.where(small, eps - rho * rho, 0.0)
-    inverse = 1 / (argument * (2 + t))  # one division for two
-    series = log1p_of_quotient(t * argument * inverse)
-    logarithm = tl.where(small, series, 0.6931471805599453 * log2(argument))
-    return -0.5 * logarithm, (2 + t) * inverse
+    u = eps - rho * rho
+    near_one = (u > -0.25) & (u < 0.0625)  # the argument
+    f = tl.where(near_one, half_log1p(u), -0.34657359027997264 * log2(argument))
+    return f, reciprocal(argument)
 
 
 @jit
-def reciprocal(x):
-    """1 / x by the GPU's own instruction: one unit in the last place off."""
-    if INTERPRETER:
-        return 1 / x
-    return tl.inline_asm_elementwise(
-        "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
-    )
+def squared_information_near(x, y, weight, eps, p1):
+    """The square of the dependency of small correlations, and ``weight`` times its slope in x.
 
-
-@jit
-def mutual_information_near(square, weight, eps, p1):
-    """The squared dependency of correlations near 0, and ``weight`` times its slope over rho.
-
-    With u = eps - rho^2 the dependency is -1/2 ln(1 + u): u times a polynomial, which is 8e-9 of
-    it off for -1/2 <= u <= 1/16 (fitted for the least relative error; 1.3e-7 when evaluated in
-    fp32). Its squared has the slope 2 f rho / (1 + u).
+    The slope in rho is 2 f rho / (1 + u), where u = eps - rho^2.
 
     Args:
-        square: rho^2.
+        x: a product of rows, rho / c.
+        y: x c^2.
         weight: multiplies the slope.
         eps: as in the formula.
         p1: not used.
     """
-    u = eps - square
-    f = 0.7233735322952271 + u * 0.64202481508255
-    f = 0.5062878131866455 + u * f
-    f = 0.05703263357281685 + u * f
-    f = 0.10121286660432816 + u * f
-    f = -0.09934629499912262 + u * f
-    f = 0.1249161958694458 + u * f
-    f = -0.16667218506336212 + u * f
-    f = 0.25000008940696716 + u * f
-    f = u * (-0.5 + u * f)
+    u = eps - x * y
+    f = half_log1p(u)
     half = 0.5 / weight
-    return f * f, f * reciprocal(half + u * half)
+    return f * f, f * reciprocal(half + u * half) * y
 
 
 @jit
-def mutual_information_is_near(largest_square, eps, p1):
-    """Whether the polynomial holds up to this rho^2."""
-    return (largest_square <= 0.5) & (eps <= 0.0625)
+def is_near(largest, eps, p1):
+    """Whether that holds up to this |rho|."""
+    return (largest <= 0.5) & (eps <= 0.0625)
 
 
 @jit

@@ -4,11 +4,7 @@ from torch import Tensor
 
 from lossbench.kernels.cost import gram_cost
 from lossbench.kernels.language import jit, tl
-from lossbench.kernels.maths import (
-    mutual_information,
-    mutual_information_is_near,
-    mutual_information_near,
-)
+from lossbench.kernels.maths import is_near, mutual_information, squared_information_near
 from lossbench.kernels.pair_sum import LOSSES, PairLoss, pair_terms
 from lossbench.kernels.plan import layout
 from lossbench.losses import Cost, Problem, cost_model, implementation
@@ -61,8 +57,8 @@ LOSSES["smi_mutual_information"] = PairLoss(
     information_entry,
     information_positive,
     centre=True,
-    near=mutual_information_near,
-    near_holds=mutual_information_is_near,
+    near=squared_information_near,
+    near_holds=is_near,
 )
 LOSSES["smi_squared_correlation"] = PairLoss(square_entry, square_positive, centre=True)
 LOSSES["smi_correlation"] = PairLoss(correlation_entry, correlation_positive, centre=True)
