@@ -114,7 +114,13 @@ def trace(
         saves = saved_tensors_hooks(tracer.save, lambda tensor: tensor)
         # the counter is told first: it knows what a custom op counts, not what is inside
         flops = FlopCounterMode(display=False) if counter else nullcontext()
-        with _compiled(case, tracer), _launches(case, tracer, capability, watch), tracer, flops, saves:
+        with (
+            _compiled(case, tracer),
+            _launches(case, tracer, capability, watch),
+            tracer,
+            flops,
+            saves,
+        ):
             call()
         if isinstance(flops, FlopCounterMode):
             tracer.found.macs = flops.get_total_flops() // 2
@@ -278,9 +284,7 @@ def _compiled(case: Case, tracer: _Tracer) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _launches(
-    case: Case, tracer: _Tracer, capability: str, watch: Note | None
-) -> Iterator[None]:
+def _launches(case: Case, tracer: _Tracer, capability: str, watch: Note | None) -> Iterator[None]:
     """Follow the launches of the fused kernels."""
     if not CAN_RECORD:
         yield

@@ -11,6 +11,8 @@ from lossbench.bench.interface.options import takes_cases
 from lossbench.bench.interface.parsing import parse_numbers, parse_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lossbench.bench.cases.case import Case
 
 
@@ -49,32 +51,78 @@ def audit_kernels(
     capability: Annotated[
         str, typer.Option(help="Compute capabilities of NVIDIA GPUs.")
     ] = "80,90,100,120",
+    bounds: Annotated[
+        bool, typer.Option("--bounds", help="What the code allows at best, instead of its sizes.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the table to this file.")] = None,
     check: Annotated[
         Path | None, typer.Option(help="Fail if the table in this file is another one.")
     ] = None,
 ) -> int:
-    """Compile every kernel for GPUs that need not be here: registers, spills."""
-    from lossbench.bench.interface.progress import tracked
+    """Compile every kernel for GPUs that need not be here: registers, spills, bounds.
+
+    A file has a table for each version of Triton: that of the installed one is written or checked.
+    """
     from lossbench.bench.predicting import audit
 
-    expected = check.read_text() if check else None  # before minutes of compiling
-    findings = []
-    for each in parse_numbers("--capability", capability):
-        work = audit.launches(each)
-        name = f"compute capability {each}"
-        compiled = tracked(audit.examine_all(work, each), name, len(work))
-        findings += list(compiled)
-    text = audit.table(findings)
-    print(text, end="")
-    if out is not None:
-        out.write_text(text)
-    problems = [f"{found.name}: {found.problem}" for found in findings if found.problem]
-    if expected not in (None, text):
-        problems.append(f"{check} is stale; run lossbench audit --out {check}")
+    capabilities = parse_numbers("--capability", capability)
+    for each in capabilities:
+        audit.check(each)
+    if check is not None and not check.is_file():  # before minutes of compiling
+        raise ValueError(f"{check} is no file")
+    problems = (_bounds if bounds else _sizes)(capabilities, out, check)
     for problem in problems:
         say(problem)
     return FAILED if problems else OK
+
+
+def _sizes(capabilities: "Sequence[int]", out: Path | None, check: Path | None) -> list[str]:
+    """Print what every kernel compiles to; what must not be shipped."""
+    from lossbench.bench.interface.progress import tracked
+    from lossbench.bench.predicting import audit, versions
+
+    findings = []
+    for each in capabilities:
+        work = audit.launches(each)
+        name = f"compute capability {each}"
+        findings += list(tracked(audit.examine_all(work, each), name, len(work)))
+    table = audit.table(findings)
+    print(table, end="")
+    if out is not None:
+        before = out.read_text() if out.is_file() else ""
+        out.write_text(versions.replaced(before, audit.version(), table))
+    problems = [f"{found.name}: {found.problem}" for found in findings if found.problem]
+    if check is not None:
+        expected = versions.section(check.read_text(), audit.version())
+        if expected is None:
+            say(f"{check} has no table of triton {audit.version()}: nothing to compare with")
+        elif expected != table:
+            problems.append(f"{check} is stale; run lossbench audit --out {check}")
+    return problems
+
+
+def _bounds(capabilities: "Sequence[int]", out: Path | None, check: Path | None) -> list[str]:
+    """Print bounds of the headline steps."""
+    from lossbench.bench.interface.progress import tracked
+    from lossbench.bench.predicting import audit, bounds_table, steps
+
+    found = []
+    for each in capabilities:
+        name = f"compute capability {each}"
+        found += list(tracked(steps.steps(each), name, len(steps.cases())))
+    print(f"triton {audit.version()}\n{bounds_table.MEANING}\n")
+    print("\n".join(map(bounds_table.text, found)), end="")
+    made = bounds_table.rows(found, audit.version())
+    if out is not None:
+        bounds_table.merged(out, made).to_csv(out, index=False)
+    if check is None:
+        return []
+    expected = bounds_table.kept(check, made)
+    if expected.empty:
+        say(f"{check} has no bounds of triton {audit.version()}: nothing to compare with")
+    elif not expected.equals(made):
+        return [f"{check} is stale; run lossbench audit --bounds --out {check}"]
+    return []
 
 
 def tune_kernels() -> int:

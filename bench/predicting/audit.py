@@ -136,6 +136,13 @@ def check(capability: int) -> None:
     pick("compute capability", str(capability), configs.table())
 
 
+def version() -> str:
+    """Of the Triton that compiles: another one makes other code."""
+    import triton
+
+    return str(triton.__version__)
+
+
 def launches(capability: int) -> list[Launch]:
     """Every different launch of the shipped configurations of an architecture.
 

@@ -8,8 +8,9 @@ products, run as often as the depth needs, and those of the rest. From them:
    tiles that the busiest multiprocessor gets, tiles / multiprocessors rounded up.
 2. A program finishes a tile after it has made it, and its warps go through the code together, since
    barriers hold them: a tile takes the busiest pipe of its products, then the busiest pipe of the
-   rest. As many programs as fit on a multiprocessor (``resident``) hide behind each other; where
-   one fits, nothing hides.
+   rest. So many tiles in turn as a program makes, and as a multiprocessor is given for each of the
+   programs that fit on it (``resident``): these hide behind each other. Where one fits, nothing
+   hides.
 
 The bound is the larger. It is no prediction: latencies, conflicts of banks, misses of caches, the
 writes of asynchronous copies into shared memory, loads through the L2 cache and its bandwidth, and
@@ -75,10 +76,12 @@ class Task:
     Attributes:
         tiles: that are made or finished; parts of a long depth count as tiles.
         macs: multiply-adds of each, 0 where a tile is only finished.
+        programs: that share them.
     """
 
     tiles: int
     macs: int
+    programs: int
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,8 @@ def bound(code: Code, task: Task) -> Bound:
     most = ceil(task.tiles / rate.processors)
     busiest, of_main, of_rest = (max(PIPES, key=part.__getitem__) for part in (whole, main, rest))
     by_pipe = most * whole[busiest]
-    in_turn = ceil(most / here) * (main[of_main] + rest[of_rest])
+    turns = max(ceil(most / here), ceil(task.tiles / task.programs))
+    in_turn = turns * (main[of_main] + rest[of_rest])
     cycles = max(by_pipe, in_turn)
     in_turn_limit = of_rest if not main[of_main] else f"{of_main} + {of_rest}"
     limit = busiest if by_pipe >= in_turn else in_turn_limit

@@ -1,22 +1,25 @@
 """Bounds of steps as text for a terminal, and as rows that are kept: ``kernels/bounds.csv``."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossbench.bench.predicting import gpus
 from lossbench.bench.predicting.pipes import PIPES, rates
-from lossbench.bench.predicting.steps import OPERANDS, Part, Step
+from lossbench.bench.predicting.steps import Part, Step
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NOW = "now"
 """State of the kernels in a row that is compared; rows of any other state are kept as they are."""
+KEYS = ("state", "triton", "cc")
+"""Columns that say what a row is of."""
 STEP = "step"
 """In place of a kernel's name: the whole step."""
 MEANING = (
-    "A bound is no prediction: no kernel that was compiled so can be faster; it may be much slower."
+    "A bound is no prediction: code that was compiled so cannot be faster, and may\n"
+    "be much slower. SM: multiprocessor. Cycles are of an SM, of a tile, by pipe."
 )
 
 
@@ -30,8 +33,8 @@ def text(step: Step) -> str:
         *(line for part in step.parts for line in _part(part)),
     ]
     if step.library_macs:
-        macs = f"{step.library_macs / 1e12:.3g}e12"
-        lines.append(f"  cuBLAS: {macs} multiply-adds, taken to be at the peak")
+        macs = f"{step.library_macs:.3g} multiply-adds"
+        lines.append(f"  cuBLAS: {macs}, taken to be at the peak")
     peak_s = 2 * case.cost.macs(case.pass_) / gpu.tflops[case.dtype] / 1e12
     share = step.moved_bytes / gpu.bandwidth_gb_per_s / 1e9 / peak_s
     lines.append(
@@ -46,10 +49,10 @@ def _part(part: Part) -> Iterable[str]:
     share = f", at most {found.share:.1%}" if part.task.macs else ""
     yield f"  {part.launch.name} x {part.count}: limit {found.limit}{share}"
     yield (
-        f"    {part.task.tiles} tiles, {found.resident} programs an SM, "
-        f"{part.code.size.registers} registers, {part.code.size.shared_bytes} B shared"
+        f"    {part.task.tiles} tiles, {found.resident} at once on an SM, "
+        f"{part.code.size.registers} registers, {part.code.size.shared_bytes} B"
     )
-    yield "    cycles a tile" + "".join(f"{pipe:>8}" for pipe in PIPES)
+    yield "    cycles       " + "".join(f"{pipe:>8}" for pipe in PIPES)
     for name, cycles in (("products", found.main), ("the rest", found.rest)):
         if any(cycles.values()):
             yield f"      {name:11}" + "".join(f"{cycles[pipe]:8.0f}" for pipe in PIPES)
@@ -62,18 +65,20 @@ def rows(steps: Iterable[Step], version: str) -> "pd.DataFrame":
     found: list[dict[str, Any]] = []
     for step in steps:
         case = step.case
-        about = {
-            "state": NOW, "triton": version, "cc": step.capability,
+        about: dict[str, Any] = {
+            **dict(zip(KEYS, (NOW, version, step.capability), strict=True)),
             "N": case.batch, "D": case.dim, "pass": case.pass_,
         }  # fmt: skip
         found += [about | _row(part) for part in step.parts]
         launches = sum(part.count for part in step.parts)
         whole = {"kernel": STEP, "launches": launches, "share": round(step.share, 3)}
         found.append(about | whole | {"MB": round(step.moved_bytes / 1e6)})
-    return pd.DataFrame(found).astype(str).replace({"nan": ""})
+    # as they are read: of text, so that what is compared is what is written
+    texts = [{name: str(value) for name, value in row.items()} for row in found]
+    return pd.DataFrame(texts).fillna("")
 
 
-def _row(part: Part) -> Mapping[str, Any]:
+def _row(part: Part) -> dict[str, Any]:
     found, size = part.bound, part.code.size
     cycles = {
         f"{name} {pipe}": round(each[pipe])
@@ -97,21 +102,28 @@ def merged(path: Path, made: "pd.DataFrame") -> "pd.DataFrame":
     """Rows of a file, those of the same Triton and compute capabilities replaced."""
     import pandas as pd
 
-    if not path.exists():
+    if not path.is_file():
         return made
-    kept = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return pd.concat([kept[~_same(kept, made)], made], ignore_index=True)
+    found = _read(path)
+    return pd.concat([found[~_same(found, made)], made], ignore_index=True)
 
 
-def is_stale(path: Path, made: "pd.DataFrame") -> bool:
-    """Whether a file says something else of the same Triton and compute capabilities."""
+def kept(path: Path, made: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows of a file of the same Triton and compute capabilities."""
+    found = _read(path)
+    return found[_same(found, made)].reset_index(drop=True)
+
+
+def _read(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
-    kept = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return not kept[_same(kept, made)].reset_index(drop=True).equals(made)
+    found = pd.read_csv(path, dtype=str, keep_default_na=False)
+    missing = {*KEYS} - {*found.columns}
+    if missing:
+        raise ValueError(f"{path} is no table of bounds: it has no column {min(missing)}")
+    return found
 
 
-def _same(kept: "pd.DataFrame", made: "pd.DataFrame") -> "pd.Series[bool]":
-    columns: Sequence[str] = ("state", "triton", "cc")
-    keys = {tuple(row) for row in made[list(columns)].itertuples(index=False)}
-    return kept[list(columns)].apply(tuple, axis=1).isin(keys)
+def _same(found: "pd.DataFrame", made: "pd.DataFrame") -> "pd.Series[bool]":
+    keys = set(made[list(KEYS)].itertuples(index=False, name=None))
+    return found[list(KEYS)].apply(tuple, axis=1).isin(keys)

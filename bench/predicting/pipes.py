@@ -6,7 +6,7 @@ of its four schedulers.
 
 import json
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,13 +16,13 @@ from lossbench.bench.predicting.sass import Instruction
 
 TABLE = Path(__file__).with_name("pipes.json")
 PIPES = ("tensor", "issue", "fma", "alu", "mufu", "shuffle", "shared")
-"""Tensor cores; instructions issued; multiply-adds of fp32 and integers; comparisons, selections,
-logic and integer additions; special functions and conversions; exchanges of lanes; shared memory."""
+"""Tensor cores; schedulers; multiply-adds of fp32 and integers; comparisons, selections, logic and
+integer additions; special functions and conversions; exchanges of lanes; shared memory."""
 LANES, SCHEDULERS, GROUP = 32, 4, 4
 """Threads of a warp, schedulers, and warps that one HGMMA takes."""
 
 _OPERATIONS = {
-    "fma": ("FFMA", "FMUL", "FADD", "FFMA2", "FMUL2", "FADD2", "IMAD", "HFMA2", "HADD2", "HMUL2"),
+    "fma": ("FFMA", "FMUL", "FADD", "FFMA2", "FMUL2", "FADD2", "IMAD"),
     "compare": (
         *("FSEL", "FSETP", "FSET", "FMNMX", "SEL", "ISETP", "IMNMX", "VIMNMX", "LOP3", "SHF"),
         *("PRMT", "PLOP3", "F2FP", "SGXT"),
@@ -100,7 +100,11 @@ class Work:
 
 
 def work(
-    instructions: Sequence[Instruction], capability: int, kind: str, warps: int, by_fma: bool = False
+    instructions: Sequence[Instruction],
+    capability: int,
+    kind: str,
+    warps: int,
+    by_fma: bool = False,
 ) -> Work:
     """What a block of instructions does and takes.
 
@@ -114,7 +118,7 @@ def work(
     # a block of what one thread does, unless it is left out by a predicate, is run by one warp
     if any(i.operation in _ONE_THREAD and not i.predicated for i in instructions):
         warps = 1
-    found: Counter[str] = Counter()
+    found: dict[str, float] = defaultdict(float)
     rate = rates(capability)
     for position, each in enumerate(instructions):
         found["issue"] += warps / SCHEDULERS

@@ -115,6 +115,6 @@ def _follow(case: Case, capability: int) -> tuple[Trace, Counter[tuple[audit.Lau
         tiles = prod(grid)
         if tiles:
             macs = launch_of(arguments, grid).macs // tiles
-            found[audit.describe(kernel, arguments, OPERANDS), Task(tiles, macs)] += 1
+            found[audit.describe(kernel, arguments, OPERANDS), Task(tiles, macs, prod(grid))] += 1
 
     return trace(case, capability=str(capability), watch=note), found
