@@ -25,7 +25,7 @@ from math import ceil
 
 from lossbench.bench.predicting import audit, sass
 from lossbench.bench.predicting.paths import Flow
-from lossbench.bench.predicting.pipes import LANES, PIPES, SCHEDULERS, Rates, rates, work
+from lossbench.bench.predicting.pipes import LANES, PIPES, SCHEDULERS, Rates, Work, rates, work
 
 _REGISTERS = 256
 """Registers are given to a warp in units of this many ..."""
@@ -167,7 +167,10 @@ def bound(code: Code, task: Task) -> Bound:
     """
     rate = rates(code.capability)
     steps = _steps(code.flow, task.macs)
-    whole, rest = (_cycles(code.flow, steps, without) for without in (False, True))
+    whole, rest = (
+        dict(zip(PIPES, _tile(code.flow, steps, without).cycles, strict=True))
+        for without in (False, True)
+    )
     main = {pipe: whole[pipe] - rest[pipe] for pipe in PIPES}
     here = resident(code.size, rate)
     most = ceil(task.tiles / rate.processors)
@@ -184,16 +187,16 @@ def bound(code: Code, task: Task) -> Bound:
 
 def _steps(flow: Flow, macs: int) -> float:
     """Trips through the loop that makes products; some products may be made outside of it."""
-    once, twice = flow.least(1).macs, flow.least(2).macs
+    once, twice = (_tile(flow, steps).macs for steps in (1, 2))
     if not macs or twice == once:
         return 1.0
     return (macs - (2 * once - twice)) / (twice - once)
 
 
-def _cycles(flow: Flow, steps: float, rest: bool) -> dict[str, float]:
-    """Cycles of a tile, in a program of many tiles those of one more."""
-    cycles = flow.least(steps, 1, rest).cycles
-    if any(map(flow.goes_on, flow.loops)):
-        more = flow.least(steps, 2, rest).cycles
-        cycles = tuple(b - a for a, b in zip(cycles, more, strict=True))
-    return dict(zip(PIPES, cycles, strict=True))
+def _tile(flow: Flow, steps: float, rest: bool = False) -> Work:
+    """Work of a tile, in a program of many tiles that of one more."""
+    one, two = (flow.least(steps, tiles, rest) for tiles in (1, 2))
+    if one.macs == two.macs:
+        return one
+    cycles = tuple(b - a for a, b in zip(one.cycles, two.cycles, strict=True))
+    return Work(two.macs - one.macs, two.stored - one.stored, cycles)

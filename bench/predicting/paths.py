@@ -12,6 +12,7 @@ from functools import cached_property
 import networkx as nx
 
 from lossbench.bench.predicting.pipes import PIPES, Work
+from lossbench.bench.predicting.sass import END
 
 Key = tuple[float, float, float]
 """Products and stores, negative since more is better, then cycles."""
@@ -71,7 +72,7 @@ class Flow:
 
         Args:
             steps: how often loops are run that make products.
-            tiles: how often loops are run that have those inside.
+            tiles: how often loops are run that have those inside, and finish a tile.
             rest: cycles of the loops that make products are left out.
         """
         how = _How(self, steps, tiles, rest)
@@ -87,10 +88,8 @@ class _How:
     rest: bool
 
     def leave(self, pipe: int) -> Key:
-        """From the first block to an end of the kernel."""
-        graph = self.flow.graph
-        ends = [block for block in graph if not graph.out_degree(block)]
-        return self._reach(frozenset(graph), 0, self.flow.loops, pipe, True, ends)
+        """From the first block to the end."""
+        return self._reach(frozenset(self.flow.graph), 0, self.flow.loops, pipe, True, [END])
 
     def _reach(
         self, blocks: frozenset[Hashable], entry: Hashable, loops: tuple[Loop, ...], pipe: int,
@@ -136,11 +135,12 @@ class _How:
             return _times(full, self.tiles)
         if not self.flow.makes(loop):
             return full
-        # where a tile is finished inside the loop, it is so once
         plain = self._reach(loop.blocks, loop.header, loop.inner, pipe, False, ends)
         once = _add(full, _times(plain, -1))
         products = _times(plain, self.steps)
-        return _add((*products[:2], 0.0) if self.rest else products, once)
+        whole = _add((*products[:2], 0.0) if self.rest else products, once)
+        # a loop over steps and tiles at once finishes a tile under a condition
+        return _times(whole, self.tiles if once[1] else 1)
 
 
 def _order(writes: bool) -> Callable[[Key], Key]:

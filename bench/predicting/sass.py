@@ -11,7 +11,10 @@ _LINE = re.compile(
 )
 _LABEL = re.compile(r"(\.L_x?_?\w+|[\w.$]+):\s*$")
 _TARGET = re.compile(r"`\((?P<label>[^)]+)\)")
-_ENDS = ("EXIT", "RET", "BRA", "BRX", "JMP", "JMX", "KILL")
+_LEAVES = ("EXIT", "RET", "KILL")
+_COMPUTED = ("BRX", "JMP", "JMX")
+END = -1
+"""A block without instructions, after the last of any way."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Block:
 
 
 def parse(text: str) -> nx.DiGraph:
-    """The blocks of a kernel that can be reached, 0 the first, and how control passes.
+    """The blocks of a kernel that can be reached, and how control passes from 0 to ``END``.
 
     Functions that it calls are not followed.
 
@@ -61,9 +64,10 @@ def parse(text: str) -> nx.DiGraph:
             continue
         named = found["name"], found["operands"].strip(), bool(found["predicate"])
         blocks[-1].instructions.append(Instruction(*named))
-        if named[0].partition(".")[0] in _ENDS:
+        if named[0].partition(".")[0] in (*_LEAVES, *_COMPUTED, "BRA"):
             blocks.append(Block())
     graph = nx.DiGraph()
+    graph.add_node(END, block=Block())
     graph.add_nodes_from((number, {"block": block}) for number, block in enumerate(blocks))
     for number, block in enumerate(blocks):
         graph.add_edges_from((number, to) for to in _next(number, block, labels, len(blocks)))
@@ -73,7 +77,7 @@ def parse(text: str) -> nx.DiGraph:
 def _next(number: int, block: Block, labels: dict[str, int], count: int) -> list[int]:
     last = block.instructions[-1] if block.instructions else Instruction("NOP")
     after = [number + 1] if number + 1 < count else []
-    if last.operation in ("BRX", "JMX", "JMP"):
+    if last.operation in _COMPUTED:
         raise ValueError(f"{last.name}: where it goes is computed, which is not followed")
     if last.operation == "BRA":
         target = _TARGET.search(last.operands)
@@ -82,6 +86,6 @@ def _next(number: int, block: Block, labels: dict[str, int], count: int) -> list
         # "BRA.U !UP0" and "BRA P1": the condition is an operand
         conditional = last.predicated or not last.operands.startswith("`")
         return [labels[target["label"]], *(after if conditional else [])]
-    if last.operation in _ENDS and not last.predicated:
-        return []
+    if last.operation in _LEAVES:
+        return [END, *(after if last.predicated else [])]
     return after
