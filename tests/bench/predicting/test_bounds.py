@@ -1,15 +1,22 @@
 """Bounds of small kernels, counted by hand."""
 
 import importlib.util
+from types import SimpleNamespace
 
 import pytest
 import torch
 from listing import disassembly
+from small_kernels import (
+    chain,
+    described_products,
+    exponentials,
+    persistent_products,
+    products,
+)
 
 from lossbench.bench.predicting import audit, bounds
 from lossbench.bench.predicting.bounds import Size, Task
 from lossbench.bench.predicting.pipes import rates
-from lossbench.kernels.language import jit, tl
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="there is no triton for this platform"
@@ -92,66 +99,6 @@ def test_few_programs_make_their_tiles_in_turn():
     assert found.cycles == 4 * (10 * STEP + REST)
 
 
-@jit
-def exponentials(x, out, SIZE: tl.constexpr):
-    i = tl.arange(0, SIZE)
-    tl.store(out + i, tl.exp2(tl.load(x + i)))
-
-
-@jit
-def chain(x, out, a, b, SIZE: tl.constexpr, LENGTH: tl.constexpr):
-    i = tl.arange(0, SIZE)
-    value = tl.load(x + i)
-    for _ in tl.static_range(LENGTH):
-        value = value * a + b
-    tl.store(out + i, value)
-
-
-@jit
-def products(z, out, depth, BLOCK: tl.constexpr, STEP: tl.constexpr):
-    i = tl.arange(0, BLOCK)
-    k = tl.arange(0, STEP)
-    product = tl.zeros((BLOCK, BLOCK), tl.float32)
-    for first in range(0, depth, STEP):
-        x = tl.load(z + i[:, None] * depth + first + k[None, :])
-        y = tl.load(z + i[None, :] * depth + first + k[:, None])
-        product = tl.dot(x, y, product, input_precision="ieee")
-    tl.store(out + i[:, None] * BLOCK + i[None, :], product)
-
-
-@jit
-def described_products(z, out, depth, BLOCK: tl.constexpr, STEP: tl.constexpr):
-    i = tl.arange(0, BLOCK)
-    product = tl.zeros((BLOCK, BLOCK), tl.float32)
-    for first in range(0, depth, STEP):
-        x = z.load([0, first])
-        product = tl.dot(x, x.T, product)
-    tl.store(out + i[:, None] * BLOCK + i[None, :], product)
-
-
-@jit
-def persistent_products(
-    z, out, rows, depth, tiles, BLOCK: tl.constexpr, STEP: tl.constexpr, HOW: tl.constexpr
-):
-    i = tl.arange(0, BLOCK)
-    for tile in tl.range(
-        tl.program_id(0), tiles, tl.num_programs(0),
-        flatten=HOW == "flattened", warp_specialize=HOW == "specialised",
-    ):  # fmt: skip
-        product = tl.zeros((BLOCK, BLOCK), tl.float32)
-        for first in range(0, depth, STEP):
-            x = z.load([tile * BLOCK, first])
-            product = tl.dot(x, x.T, product)
-        place = out + (tile * BLOCK + i[:, None]) * BLOCK + i[None, :]
-        if (
-            HOW == "flattened" or tile * BLOCK + BLOCK <= rows
-        ):  # Triton refuses to flatten loops with branches
-            tl.store(place, tl.exp2(product))
-        else:
-            inside = tile * BLOCK + i[:, None] < rows
-            tl.store(place, tl.exp2(tl.where(inside, product, 0.0)), mask=inside)
-
-
 def compiled(kernel, capability, operands="16-bit", warps=4, **arguments):
     launch = audit.describe(kernel, {**arguments, "num_warps": warps}, operands)
     return bounds.compiled(launch, capability)
@@ -214,28 +161,30 @@ def test_tensor_descriptors(capability):
     assert found.main["tensor"] + found.rest["tensor"] == macs / rates(capability).tensor["16-bit"]
 
 
-def persistent(how, capability=90):
+@needs_triton
+@pytest.mark.parametrize("capability", [90, 100])
+@pytest.mark.parametrize("flatten", [False, True])
+def test_a_program_of_many_tiles(flatten, capability):
+    """A tile is made once, and finished once, by one of two branches."""
     from triton.tools.tensor_descriptor import TensorDescriptor
 
     z = TensorDescriptor.from_tensor(torch.empty(1024, 1024, dtype=torch.float16), [128, 64])
     arguments = {"z": z, "out": torch.empty(1024, 128), "rows": 1000, "depth": 1024, "tiles": 8}
-    sizes = {"BLOCK": 128, "STEP": 64, "HOW": how}
-    return compiled(persistent_products, capability, warps=8, **arguments, **sizes)
-
-
-@needs_triton
-@pytest.mark.parametrize("capability", [90, 100])
-@pytest.mark.parametrize("how", ["nested", "flattened"])
-def test_a_program_of_many_tiles(how, capability):
-    """A tile is made once, and finished once, by one of two branches."""
+    sizes = {"BLOCK": 128, "STEP": 64, "FLATTEN": flatten}
+    code = compiled(persistent_products, capability, warps=8, **arguments, **sizes)
     rate, macs = rates(capability), 128 * 128 * 1024
-    found = bounds.bound(persistent(how, capability), Task(264, macs, 132))
+    found = bounds.bound(code, Task(264, macs, 132))
     assert found.main["tensor"] + found.rest["tensor"] == macs / rate.tensor["16-bit"]
     assert found.rest["mufu"] == pytest.approx(128 * 128 / 16, rel=0.05)
     assert found.main["mufu"] == 0
 
 
 @needs_triton
-def test_warps_of_different_tasks_are_refused():
-    with pytest.raises(ValueError, match="persistent_products: warps of different tasks"):
-        persistent("specialised", 100)
+def test_warps_of_different_tasks_are_refused(monkeypatch):
+    """Triton then starts more warps than it is asked for."""
+    x = torch.empty(1024)
+    launch = audit.describe(exponentials, {"x": x, "out": x, "SIZE": 1024, "num_warps": 4}, "ieee")
+    specialised = SimpleNamespace(asm={"ptx": ".reqntid 384", "cubin": b""}, metadata=None)
+    monkeypatch.setattr(audit, "compiled", lambda *_: specialised)
+    with pytest.raises(ValueError, match="exponentials: warps of different tasks"):
+        bounds.compiled(launch, 90)
