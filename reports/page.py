@@ -6,7 +6,8 @@ A generated block of a page stands between two comments, the first of which says
     ...
     <!-- end -->
 
-The other kinds are ``<!-- lossreport commands -->`` and ``<!-- lossreport run-files -->``.
+The other kinds are ``<!-- lossreport commands -->``, ``<!-- lossreport run-files -->`` and
+``<!-- lossreport bounds FILE CAPABILITY -->``.
 """
 
 import re
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lossbench.losses import pick
-from lossbench.reports import figures, functions, modules, reference, tables
+from lossbench.reports import bounds, figures, functions, modules, reference, tables
 from lossbench.reports.section import check_form, render
 
 _BLOCK = re.compile(r"(<!-- lossreport (\S+)(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -82,8 +83,15 @@ def _table(arguments: Sequence[str], folder: Path) -> str:
     return make_table(name, [folder / run for run in runs], "markdown")
 
 
+def _bounds(arguments: Sequence[str], folder: Path) -> str:
+    if len(arguments) != 2:
+        raise ValueError("a block is <!-- lossreport bounds FILE CAPABILITY -->")
+    return bounds.table(folder / arguments[0], arguments[1])
+
+
 _KINDS: dict[str, Callable[[Sequence[str], Path], str]] = {
     "table": _table,
+    "bounds": _bounds,
     "commands": lambda *_: reference.commands(),
     "run-files": lambda *_: reference.run_files(),
 }

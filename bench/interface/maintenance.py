@@ -106,6 +106,7 @@ def _bounds(capabilities: "Sequence[int]", out: Path | None, check: Path | None)
     from lossbench.bench.interface.progress import tracked
     from lossbench.bench.predicting import audit, bounds_table, steps
 
+    held = {path: bounds_table.read(path) for path in (out, check) if path}
     found = []
     for each in capabilities:
         name = f"compute capability {each}"
@@ -114,10 +115,10 @@ def _bounds(capabilities: "Sequence[int]", out: Path | None, check: Path | None)
     print("\n".join(map(bounds_table.text, found)), end="")
     made = bounds_table.rows(found, audit.version())
     if out is not None:
-        bounds_table.merged(out, made).to_csv(out, index=False)
+        bounds_table.merged(held[out], made).to_csv(out, index=False)
     if check is None:
         return []
-    expected = bounds_table.kept(check, made)
+    expected = bounds_table.alike(held[check], made)
     if expected.empty:
         say(f"{check} has no bounds of triton {audit.version()}: nothing to compare with")
     elif not expected.equals(made):

@@ -52,6 +52,8 @@ def _part(part: Part) -> Iterable[str]:
         f"    {part.task.tiles} tiles, {found.resident} at once on an SM, "
         f"{part.code.size.registers} registers, {part.code.size.shared_bytes} B"
     )
+    if part.task.macs:
+        yield f"    operands from the L2 cache: {part.loaded:.0f} B a cycle at that speed"
     yield "    cycles       " + "".join(f"{pipe:>8}" for pipe in PIPES)
     for name, cycles in (("products", found.main), ("the rest", found.rest)):
         if any(cycles.values()):
@@ -93,37 +95,41 @@ def _row(part: Part) -> dict[str, Any]:
         "registers": size.registers,
         "shared B": size.shared_bytes,
         **cycles,
+        "L2 B": round(part.loaded) if part.task.macs else "",
         "limit": found.limit,
         "share": round(found.share, 3) if part.task.macs else "",
     }
 
 
-def merged(path: Path, made: "pd.DataFrame") -> "pd.DataFrame":
-    """Rows of a file, those of the same Triton and compute capabilities replaced."""
+def read(path: Path) -> "pd.DataFrame":
+    """Rows of a file; none where there is none.
+
+    Raises:
+        ValueError: a file of something else.
+    """
     import pandas as pd
 
     if not path.is_file():
-        return made
-    found = _read(path)
-    return pd.concat([found[~_same(found, made)], made], ignore_index=True)
+        return pd.DataFrame(columns=list(KEYS), dtype=str)
+    found = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if not {*KEYS} <= {*found.columns}:
+        raise ValueError(f"{path} is no table of bounds: its columns must have {', '.join(KEYS)}")
+    return found
 
 
-def kept(path: Path, made: "pd.DataFrame") -> "pd.DataFrame":
-    """Rows of a file of the same Triton and compute capabilities."""
-    found = _read(path)
-    return found[_same(found, made)].reset_index(drop=True)
-
-
-def _read(path: Path) -> "pd.DataFrame":
+def merged(found: "pd.DataFrame", made: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows of a file, those of the same Triton and compute capabilities replaced."""
     import pandas as pd
 
-    found = pd.read_csv(path, dtype=str, keep_default_na=False)
-    missing = {*KEYS} - {*found.columns}
-    if missing:
-        raise ValueError(f"{path} is no table of bounds: it has no column {min(missing)}")
-    return found
+    return pd.concat([found[~_same(found, made)], made], ignore_index=True).fillna("")
+
+
+def alike(found: "pd.DataFrame", made: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows of a file of the same Triton and compute capabilities."""
+    columns = found.reindex(columns=made.columns, fill_value="")
+    return columns[_same(found, made)].reset_index(drop=True)
 
 
 def _same(found: "pd.DataFrame", made: "pd.DataFrame") -> "pd.Series[bool]":
     keys = set(made[list(KEYS)].itertuples(index=False, name=None))
-    return found[list(KEYS)].apply(tuple, axis=1).isin(keys)
+    return found[list(KEYS)].apply(tuple, axis=1, result_type="reduce").isin(keys)

@@ -42,6 +42,14 @@ class Part:
         """Of one launch."""
         return bounds.bound(self.code, self.task)
 
+    @property
+    def loaded(self) -> float:
+        """Bytes of operands that a multiprocessor reads in a cycle, if it is as fast as can be."""
+        sides = dict(self.launch.constants)
+        loaded = 2 * self.task.macs * (1 / sides["ROWS"] + 1 / sides["COLUMNS"])
+        per_processor = self.task.tiles * loaded / rates(self.code.capability).processors
+        return per_processor / self.bound.cycles
+
 
 @dataclass(frozen=True)
 class Step:
@@ -112,9 +120,9 @@ def _follow(case: Case, capability: int) -> tuple[Trace, Counter[tuple[audit.Lau
     found: Counter[tuple[audit.Launch, Task]] = Counter()
 
     def note(kernel: Any, arguments: dict[str, Any], grid: tuple[int, ...]) -> None:
-        tiles = prod(grid)
-        if tiles:
-            macs = launch_of(arguments, grid).macs // tiles
-            found[audit.describe(kernel, arguments, OPERANDS), Task(tiles, macs, prod(grid))] += 1
+        if "region_down" in arguments:
+            programs = prod(grid)
+            task = Task(programs, launch_of(arguments, grid).macs // programs, programs)
+            found[audit.describe(kernel, arguments, OPERANDS), task] += 1
 
     return trace(case, capability=str(capability), watch=note), found

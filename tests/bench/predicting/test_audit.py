@@ -4,6 +4,8 @@ import importlib.util
 from dataclasses import replace
 
 import pytest
+import torch
+from small_kernels import products
 
 from lossbench.bench.predicting import audit
 
@@ -70,12 +72,12 @@ def test_what_must_not_be_shipped(launches, changed, problem):
     assert problem in replace(found, **changed).problem
 
 
-@pytest.mark.long
-def test_spills_are_seen(launches):
+def test_spills_are_seen():
     """A tile of 128 x 128 in the registers of one warp."""
-    launch = find(launches, "fused_kernel", what="information_entry")
-    crowded = replace(launch, options=(("num_stages", 2), ("num_warps", 1)))
-    assert "spills" in audit.examine(crowded, 90).problem
+    z, out = torch.empty(128, 64, dtype=torch.float16), torch.empty(128, 128)
+    sizes = {"BLOCK": 128, "STEP": 64, "num_warps": 1}
+    crowded = audit.describe(products, {"z": z, "out": out, "depth": 64, **sizes}, "16-bit")
+    assert "spills" in audit.examine(crowded, 80).problem
 
 
 def test_unknown_capability():
