@@ -15,7 +15,8 @@ products, run as often as the depth needs, and those of the rest. From them:
 The bound is the larger. It is no prediction: latencies, conflicts of banks, misses of caches, the
 writes of asynchronous copies into shared memory, loads through the L2 cache and its bandwidth, and
 the clock under load are left out, and of each branch that depends on values the cheaper way is
-taken. Nothing can be faster; much may be slower.
+taken. Nothing can be faster, but for the few tiles on the Gram's diagonal, which may write less
+than is counted; much may be slower.
 """
 
 import re
