@@ -25,4 +25,5 @@ def fused(
 @cost_model("barlow_twins", "triton")
 def cost(problem: Problem, strategy: str | None = None) -> Cost:
     """Each pair of rows once, and once more for the gradient of either."""
-    return gram_cost("barlow_twins", problem, layouts((problem.batch, problem.dim), operands=2))
+    grams = layouts((problem.batch, problem.dim), operands=2)
+    return gram_cost("barlow_twins", problem, grams, at_once=len(grams))

@@ -51,7 +51,12 @@ class Config:
 
     def __post_init__(self) -> None:
         # a finished block that is larger would read what no part of the depth was made for
-        pairs = (("rows", "strip"), ("columns", "rows"), ("side", "columns"), ("product_side", "strip"))
+        pairs = (
+            ("rows", "strip"),
+            ("columns", "rows"),
+            ("side", "columns"),
+            ("product_side", "strip"),
+        )
         for name, part in pairs:
             whole, unit = getattr(self, name), getattr(self, part)
             if whole % unit:

@@ -1,6 +1,8 @@
 """What the fused kernels cost: the algorithm's multiply-adds, and apart what they waste."""
 
-from lossbench.kernels import plan
+import torch
+
+from lossbench.kernels import configs
 from lossbench.kernels.plan import Layout
 from lossbench.losses import Cost, Problem, spec
 
@@ -8,7 +10,9 @@ SIDE = 4096
 """Of the super-blocks of most configurations."""
 
 
-def gram_cost(loss: str, problem: Problem, grams: list[Layout], recompute: bool = False) -> Cost:
+def gram_cost(
+    loss: str, problem: Problem, grams: list[Layout], recompute: bool = False, at_once: int = 1
+) -> Cost:
     """Counts of the sweep over the Grams of a loss.
 
     Args:
@@ -16,9 +20,10 @@ def gram_cost(loss: str, problem: Problem, grams: list[Layout], recompute: bool 
         problem: the batch.
         grams: layouts of its Grams; all are alive at once.
         recompute: the backward pass makes the tiles again.
+        at_once: Grams whose tiles a program makes.
     """
     forward = sum(gram.macs for gram in grams)
-    tiles = sum(_tile_entries(gram) * gram.depth for gram in grams)
+    tiles = sum(_tile_entries(gram, at_once) * gram.depth for gram in grams)
     products = sum(
         (2 if gram.both else gram.views**2) * gram.rows**2 * gram.depth for gram in grams
     )
@@ -37,9 +42,7 @@ def gram_cost(loss: str, problem: Problem, grams: list[Layout], recompute: bool 
     )
 
 
-def _tile_entries(gram: Layout) -> int:
-    """Entries of the tiles of the Gram, or of its upper triangle."""
-    block = plan.ROW_MULTIPLE
-    side = gram.gram.down // block
-    tiles = side * (side + 1) // 2 if gram.gram.triangular else side**2
-    return tiles * block**2
+def _tile_entries(gram: Layout, at_once: int) -> int:
+    """Entries of the tiles of the Gram, which are those of the oldest architecture."""
+    config = configs.lookup(torch.device("cpu"), "16-bit").of_operands(at_once)
+    return gram.gram.tiles(config.rows, config.columns) * config.rows * config.columns

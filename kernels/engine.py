@@ -130,16 +130,8 @@ def _strategy(gram: Gram, block: Region) -> str:
     if gram.strategy:
         return gram.strategy
     config, depth = gram.config, gram.layout.depth
-    whole = configs.whole_tiles(config, _tiles(block, config.rows, config.columns), depth)
+    whole = configs.whole_tiles(config, block.tiles(config.rows, config.columns), depth)
     return configs.strategy(config, depth) if whole else "split"
-
-
-def _tiles(region: Region, rows: int, columns: int) -> int:
-    """Tiles of a region; of a triangular one those with an entry on or above the diagonal."""
-    across = region.across // columns
-    if region.triangular:
-        return columns // rows * across * (across + 1) // 2
-    return region.down // rows * across
 
 
 def _gradients(gram: Gram, epilogue: Epilogue, block: Region) -> list[Tensor]:
@@ -153,11 +145,11 @@ def _run(gram: Gram, epilogue: Epilogue, region: Region, targets: _Targets) -> T
     config = gram.config.of_operands(epilogue.operands)
     finish = _finish(gram, epilogue, region, targets)
     if _strategy(gram, targets.origin) == "cublas":
-        out = gram.renorm.new_empty(_tiles(region, config.strip, config.strip))
+        out = gram.renorm.new_empty(region.tiles(config.strip, config.strip))
         products = _products(gram, region, epilogue.operands)
         _finish_products(config, products, 1, out, 0, 0, finish)
         return out
-    tiles = _tiles(region, config.rows, config.columns)
+    tiles = region.tiles(config.rows, config.columns)
     whole = _whole(gram, config, tiles)
     pieces = config.rows // config.strip * (config.columns // config.strip)
     out = gram.renorm.new_empty(whole + (tiles - whole) * pieces)
@@ -277,9 +269,9 @@ def _finish_products(
 
 
 def _statistics(gram: Gram, region: Region, numbers: int) -> tuple[Tensor, Tensor]:
-    """Room for what each strip says of its rows and of its columns: numbers x strips x length."""
+    """Room for what strips, or halves, say of their rows and columns: numbers x strips x length."""
     strip = gram.config.strip
-    of_rows = gram.renorm.new_zeros(numbers, region.across // strip, region.down)
+    of_rows = gram.renorm.new_zeros(numbers, region.across // (strip // 2), region.down)
     of_columns = gram.renorm.new_zeros(numbers, region.down // strip, region.across)
     return of_rows, of_columns
 

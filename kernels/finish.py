@@ -48,23 +48,23 @@ def finish(
         near = NEAR_HOLDS(largest, facts[3], facts[4])
     return _finish_strips(
         product, other, near, down, across, place, facts, targets,
-        ENTRY, NEAR, NEAR_HOLDS, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
+        ENTRY, NEAR, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
     )  # fmt: skip
 
 
 @jit
 def _finish_strips(
     product, other, near, down, across, place, facts, targets,
-    ENTRY: tl.constexpr, NEAR: tl.constexpr, NEAR_HOLDS: tl.constexpr, KIND: tl.constexpr,
-    EXCLUDE: tl.constexpr, GRADIENT: tl.constexpr, MIRROR: tl.constexpr, SUMS: tl.constexpr,
-    TRIANGULAR: tl.constexpr, STRIP: tl.constexpr,
+    ENTRY: tl.constexpr, NEAR: tl.constexpr, KIND: tl.constexpr, EXCLUDE: tl.constexpr,
+    GRADIENT: tl.constexpr, MIRROR: tl.constexpr, SUMS: tl.constexpr, TRIANGULAR: tl.constexpr,
+    STRIP: tl.constexpr,
 ):  # fmt: skip
     """Finish a tile strip by strip."""
     columns: tl.constexpr = product.shape[1]
     if columns <= STRIP:
-        return _finish_strip(
+        total = _finish_strip(
             product, other, near, down, across, place, facts, targets,
-            ENTRY, NEAR, NEAR_HOLDS, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
+            ENTRY, NEAR, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
         )  # fmt: skip
     else:
         first, second = _halves(product)
@@ -74,12 +74,13 @@ def _finish_strips(
             other_first, other_second = _halves(other)
         total = _finish_strips(
             first, other_first, near, down, across, place, facts, targets,
-            ENTRY, NEAR, NEAR_HOLDS, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
+            ENTRY, NEAR, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
         )  # fmt: skip
-        return total + _finish_strips(
+        total += _finish_strips(
             second, other_second, near, down, across + columns // 2, place, facts, targets,
-            ENTRY, NEAR, NEAR_HOLDS, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
+            ENTRY, NEAR, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
         )  # fmt: skip
+    return total
 
 
 @jit
@@ -92,14 +93,14 @@ def _halves(x):
 @jit
 def _finish_strip(
     product, other, near, down, across, place, facts, targets,
-    ENTRY: tl.constexpr, NEAR: tl.constexpr, NEAR_HOLDS: tl.constexpr, KIND: tl.constexpr,
-    EXCLUDE: tl.constexpr, GRADIENT: tl.constexpr, MIRROR: tl.constexpr, SUMS: tl.constexpr,
-    TRIANGULAR: tl.constexpr, STRIP: tl.constexpr,
+    ENTRY: tl.constexpr, NEAR: tl.constexpr, KIND: tl.constexpr, EXCLUDE: tl.constexpr,
+    GRADIENT: tl.constexpr, MIRROR: tl.constexpr, SUMS: tl.constexpr, TRIANGULAR: tl.constexpr,
+    STRIP: tl.constexpr,
 ):  # fmt: skip
     """Finish a strip in the way that it allows."""
-    top, left, region_down, region_across, rows, batch = place
     length: tl.constexpr = product.shape[0]
     columns: tl.constexpr = product.shape[1]
+    top, left, _, _, rows, batch = place
     row = top + down
     column = left + across
     sample_row = row - tl.where(row >= rows, rows, 0)  # no strip lies across views
@@ -118,9 +119,19 @@ def _finish_strip(
             product, other, down, across, place, facts, targets,
             ENTRY, NEAR, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, False,
         )  # fmt: skip
-    else:
+    else:  # more registers an entry: half of the strip at a time
+        first, second = _halves(product)
+        other_first = first
+        other_second = second
+        if KIND == "cross":
+            other_first, other_second = _halves(other)
         total = _finish_pairs(
-            product, other, down, across, place, facts, targets,
+            first, other_first, down, across, place, facts, targets,
+            ENTRY, None, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, True,
+        )  # fmt: skip
+        tl.debug_barrier()
+        total += _finish_pairs(
+            second, other_second, down, across + columns // 2, place, facts, targets,
             ENTRY, None, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, True,
         )  # fmt: skip
     return total
@@ -133,97 +144,138 @@ def _finish_pairs(
     GRADIENT: tl.constexpr, MIRROR: tl.constexpr, SUMS: tl.constexpr, TRIANGULAR: tl.constexpr,
     STRIP: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Finish the pairs of a strip; ``MASKED``: those of them that count."""
-    top, left, region_down, region_across, rows, batch = place
-    renorm, lse, row_weights, p0, p1 = facts
-    g, g_mirror, g_other, g_other_mirror, width, of_rows, of_columns = targets
+    """Finish the pairs of a strip; with ``MASKED`` one that is not whole.
+
+    Of a strip that crosses the diagonal, rows whose entries are all right of it stand for their
+    mirror images too; the square on the diagonal has both orders of its pairs; rows below it count
+    nowhere. So rows have weights, and no entry needs a mask for its side of the diagonal.
+    """
     length: tl.constexpr = product.shape[0]
     columns: tl.constexpr = product.shape[1]
+    top, left, region_down, region_across, rows, batch = place
+    g, g_mirror, g_other, g_other_mirror, width, of_rows, of_columns = targets
     row = top + down
     column = left + across
-    i = row + tl.arange(0, length)
-    j = column + tl.arange(0, columns)
-    second_row = row >= rows
-    second_column = column >= rows
-    twice = tl.where(second_row == second_column, 2.0, 1.0)  # a pair of one view has two orders
-    counts = i[:, None] >= 0
-    if MASKED:
-        sample_i = i - tl.where(second_row, rows, 0)
-        sample_j = j - tl.where(second_column, rows, 0)
-        counts = (sample_i[:, None] < batch) & (sample_j[None, :] < batch)
-        if EXCLUDE:
-            counts &= sample_i[:, None] != sample_j[None, :]
-        if TRIANGULAR:
-            counts &= i[:, None] <= j[None, :]
-    total = tl.zeros((length,), tl.float32)
-    slope = product
+    i = tl.arange(0, length)
+    twice = tl.where((row >= rows) == (column >= rows), 2.0, 1.0)  # a pair of one view: two orders
+    weight = tl.zeros((length,), tl.float32) + twice
+    crosses: tl.constexpr = MASKED and TRIANGULAR
+    is_right = i >= 0
+    is_above = i >= 0
+    if crosses:
+        offset = tl.multiple_of(column - row, 16)
+        is_right = i < offset
+        is_above = i < offset + columns  # of what is below the square
+        weight = tl.where(is_right, weight, tl.where(is_above, 1.0, 0.0))
     if KIND == "cross":
-        total = twice * _sum_of_rows(product * other, counts, i, j, EXCLUDE, MASKED)
+        h = product * other  # 0 where a tile is only filled
         if GRADIENT:
-            slope = 2 * p0 * product
-            if MASKED:
-                slope = tl.where(counts, slope, 0.0)
-            _store(g_other, g_other_mirror, slope, down, across, width, TRIANGULAR, MIRROR, MASKED)
-            slope = 2 * p0 * other
-            if MASKED:
-                slope = tl.where(counts, slope, 0.0)
+            slope = 2 * facts[3] * product
+            _store(
+                g_other, g_other_mirror, slope, is_right, is_above, down, across, width,
+                MIRROR, crosses,
+            )  # fmt: skip
+        slope = 2 * facts[3] * other
+    elif KIND == "sum":
+        h, slope = _sum(
+            product, row, column, twice, facts, rows, batch, ENTRY, NEAR, EXCLUDE, MASKED
+        )
     else:
-        of_row = _load(renorm, row, length)[:, None]
-        of_column = _load(renorm, column, columns)[None, :]
-        if NEAR is not None:
-            # rho^2 is product * scaled, and the slope in the product is that over rho, * scaled
-            scaled = product * (of_row * of_row * (of_column * of_column))
-            h, slope = NEAR(product, scaled, twice, p0, p1)
-            total = twice * _sum_of_rows(h, counts, i, j, EXCLUDE, MASKED)
-        elif KIND == "sum":
-            rho = product * of_row * of_column
-            if MASKED:
-                rho = tl.where(counts, rho, 0.0)  # whose slope is 0
-            h, slope = ENTRY(rho, p0, p1)
-            total = twice * _sum_of_rows(h, counts, i, j, EXCLUDE, MASKED)
-            slope = slope * twice
-        else:
-            score = product * of_row * (of_column * (p0 * LOG2_E))
-            if MASKED:
-                score = tl.where(counts, score, float("-inf"))
-            if KIND == "logsumexp":
-                part = of_rows + across // STRIP * region_down + down
-                _store_logsumexp(part, region_down * (region_across // STRIP), score, 1)
-                part = of_columns + down // STRIP * region_across + across
-                _store_logsumexp(part, region_across * (region_down // STRIP), score, 0)
-            else:
-                of_i = tl.exp2(score - (_load(lse, row, length) * LOG2_E)[:, None])
-                of_j = tl.exp2(score - (_load(lse, column, columns) * LOG2_E)[None, :])
-                slope = of_i * _load(row_weights, row, length)[:, None]
-                slope += of_j * _load(row_weights, column, columns)[None, :]
-        if NEAR is None:
-            slope = slope * of_row * of_column
+        score = _score(product, row, column, facts, rows, batch, EXCLUDE, MASKED)
+        h = score
+        slope = score
+        if KIND == "softmax":
+            slope = _softmax(score, row, column, facts)
+    half: tl.constexpr = STRIP // 2
+    rows_said = of_rows + across // half * region_down + down
+    columns_said = of_columns + down // STRIP * region_across + across
+    if KIND == "logsumexp":
+        if crosses:
+            score = tl.where(is_above[:, None], score, float("-inf"))
+        _store_logsumexp(rows_said, region_down * (region_across // half), score, 1)
+        if crosses:
+            score = tl.where(is_right[:, None], score, float("-inf"))
+        _store_logsumexp(columns_said, region_across * (region_down // STRIP), score, 0)
     if GRADIENT:
-        _store(g, g_mirror, slope, down, across, width, TRIANGULAR, MIRROR, MASKED)
-        if SUMS:
-            part = of_rows + across // STRIP * region_down + down
-            tl.store(part + tl.arange(0, length), tl.sum(slope, axis=1))
-            part = of_columns + down // STRIP * region_across + across
-            if MASKED and TRIANGULAR:
-                slope = tl.where(i[:, None] < j[None, :], slope, 0.0)
-            tl.store(part + tl.arange(0, columns), tl.sum(slope, axis=0))
-    return total
+        _store(g, g_mirror, slope, is_right, is_above, down, across, width, MIRROR, crosses)
+    if SUMS:
+        if crosses:
+            slope = tl.where(is_above[:, None], slope, 0.0)
+        tl.store(rows_said + i, tl.sum(slope, axis=1))
+        if crosses:
+            slope = tl.where(is_right[:, None], slope, 0.0)
+        tl.store(columns_said + tl.arange(0, columns), tl.sum(slope, axis=0))
+    if (KIND == "sum") | (KIND == "cross"):
+        weight *= tl.sum(h, axis=1)
+    return weight
+
+
+@jit
+def _sum(
+    product, row, column, twice, facts, rows, batch,
+    ENTRY: tl.constexpr, NEAR: tl.constexpr, EXCLUDE: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """What a loss makes of each entry, and ``twice`` its slope in the product."""
+    of_row = _load(facts[0], row, product.shape[0])[:, None]
+    of_column = _load(facts[0], column, product.shape[1])[None, :]
+    if NEAR is not None:
+        # rho^2 is product * scaled
+        scaled = product * (of_row * of_row * (of_column * of_column))
+        h, slope = NEAR(product, scaled, twice, facts[3], facts[4])
+    else:
+        rho = product * of_row * of_column
+        if MASKED:
+            counts = _counts(row, column, rows, batch, EXCLUDE, product.shape)
+            rho = tl.where(counts, rho, 0.0)  # whose slope is 0
+        h, slope = ENTRY(rho, facts[3], facts[4])
+        if MASKED:
+            h = tl.where(counts, h, 0.0)
+        slope = slope * (twice * of_row) * of_column
+    return h, slope
+
+
+@jit
+def _score(
+    product, row, column, facts, rows, batch, EXCLUDE: tl.constexpr, MASKED: tl.constexpr
+):  # fmt: skip
+    """Scores, base 2; of pairs that do not count -inf."""
+    of_row = _load(facts[0], row, product.shape[0])[:, None]
+    of_column = _load(facts[0], column, product.shape[1])[None, :]
+    score = product * of_row * (of_column * (facts[3] * LOG2_E))
+    if MASKED:
+        counts = _counts(row, column, rows, batch, EXCLUDE, product.shape)
+        score = tl.where(counts, score, float("-inf"))
+    return score
+
+
+@jit
+def _softmax(score, row, column, facts):
+    """Slope, in the product, of a loss of the logsumexps of rows and columns."""
+    renorm, lse, row_weights, _, _ = facts
+    length: tl.constexpr = score.shape[0]
+    columns: tl.constexpr = score.shape[1]
+    of_i = tl.exp2(score - (_load(lse, row, length) * LOG2_E)[:, None])
+    of_j = tl.exp2(score - (_load(lse, column, columns) * LOG2_E)[None, :])
+    slope = of_i * _load(row_weights, row, length)[:, None]
+    slope += of_j * _load(row_weights, column, columns)[None, :]
+    return slope * _load(renorm, row, length)[:, None] * _load(renorm, column, columns)[None, :]
+
+
+@jit
+def _counts(row, column, rows, batch, EXCLUDE: tl.constexpr, SHAPE: tl.constexpr):
+    """Which pairs are of two samples, and with ``EXCLUDE`` of two different ones."""
+    i = row - tl.where(row >= rows, rows, 0) + tl.arange(0, SHAPE[0])
+    j = column - tl.where(column >= rows, rows, 0) + tl.arange(0, SHAPE[1])
+    counts = (i[:, None] < batch) & (j[None, :] < batch)
+    if EXCLUDE:
+        counts &= i[:, None] != j[None, :]
+    return counts
 
 
 @jit
 def _load(facts, first, COUNT: tl.constexpr):
     """Facts of rows ``first`` and following."""
     return tl.load(facts + tl.multiple_of(first, 16) + tl.arange(0, COUNT))
-
-
-@jit
-def _sum_of_rows(h, counts, i, j, EXCLUDE: tl.constexpr, MASKED: tl.constexpr):
-    """Sum of each row over the pairs that count."""
-    if MASKED:
-        h = tl.where(counts, h, 0.0)
-        if not EXCLUDE:  # a row with itself is no pair of two orders
-            h = tl.where(i[:, None] == j[None, :], 0.5 * h, h)
-    return tl.sum(h, axis=1)
 
 
 @jit
@@ -238,10 +290,10 @@ def _store_logsumexp(out, size, score, AXIS: tl.constexpr):
 
 @jit
 def _store(
-    g, g_mirror, slope, down, across, width,
-    TRIANGULAR: tl.constexpr, MIRROR: tl.constexpr, MASKED: tl.constexpr,
+    g, g_mirror, slope, is_right, is_above, down, across, width,
+    MIRROR: tl.constexpr, CROSSES: tl.constexpr,
 ):  # fmt: skip
-    """Write a strip of G, and its mirror image; of a strip on the diagonal each entry once."""
+    """Write a strip of G at (``down``, ``across``) of a region, and its mirror image."""
     slope = slope.to(g.dtype.element_ty)
     i = tl.arange(0, slope.shape[0])
     j = tl.arange(0, slope.shape[1])
@@ -250,12 +302,10 @@ def _store(
     place += i[:, None] * width + j[None, :]
     mirror = g_mirror + tl.multiple_of(across * width.to(tl.int64) + down, 16)
     mirror += j[:, None] * width + i[None, :]
-    if MASKED and TRIANGULAR:
-        i += down
-        j += across
-        tl.store(place, slope, mask=i[:, None] <= j[None, :])
+    if CROSSES:
+        tl.store(place, slope, mask=is_above[:, None])
         if MIRROR:
-            tl.store(mirror, tl.trans(slope), mask=i[None, :] < j[:, None])
+            tl.store(mirror, tl.trans(slope), mask=is_right[None, :])
     else:
         tl.store(place, slope)
         if MIRROR:

@@ -48,7 +48,7 @@ def mutual_information(rho, gap, eps):
     # where rho is rounded above 1, its gap is negative; NaN stays NaN
     argument = tl.maximum(gap * (2 - gap), 0.0, propagate_nan=tl.PropagateNan.ALL) + eps
     u = eps - rho * rho
-    near_one = (u > -0.25) & (u < 0.0625)  # the argument
+    near_one = tl.abs(u + 0.09375) < 0.15625  # the argument: -1/4 < u < 1/16
     f = tl.where(near_one, half_log1p(u), -0.34657359027997264 * log2(argument))
     return f, reciprocal(argument)
 

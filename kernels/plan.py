@@ -36,6 +36,13 @@ class Region:
         """Its rows are its columns: one triangle has every pair."""
         return self.top == self.left
 
+    def tiles(self, rows: int, columns: int) -> int:
+        """Tiles that cover it; of a triangular one those with an entry on or above the diagonal."""
+        across = self.across // columns
+        if self.triangular:
+            return columns // rows * across * (across + 1) // 2
+        return self.down // rows * across
+
     def cut(self, side: int) -> "Iterator[Region]":
         """Regions of at most ``side`` x ``side`` that cover it, or its upper triangle."""
         for top in range(0, self.down, side):

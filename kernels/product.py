@@ -20,17 +20,17 @@ class RowSums:
     def __init__(self, gram: Gram, needs_grad: bool) -> None:
         self.wanted = needs_grad and gram.mean is not None
         self.found = gram.renorm.new_zeros(2 if self.wanted else 0, len(gram.z))
-        self._rows, self._strip = gram.layout.rows, gram.config.strip
+        self._rows = gram.layout.rows
 
     def add(self, region: Region, of_rows: Tensor, of_columns: Tensor) -> None:
         """Add what the strips of a region say of its rows, and of the mirror image's."""
-        self._add(region.top, region.left, of_rows[0])
-        self._add(region.left, region.top, of_columns[0])
+        self._add(region.top, region.left, region.across, of_rows[0])
+        self._add(region.left, region.top, region.down, of_columns[0])
 
-    def _add(self, top: int, left: int, said: Tensor) -> None:
+    def _add(self, top: int, left: int, across: int, said: Tensor) -> None:
         strips, down = said.shape
-        boundary = min(max(0, self._rows - left) // self._strip, strips)
-        for view, part in enumerate((said[:boundary], said[boundary:])):
+        in_first = min(max(0, self._rows - left), across) * strips // across
+        for view, part in enumerate((said[:in_first], said[in_first:])):
             self.found[view, top : top + down] += part.sum(dim=0)
 
 

@@ -15,7 +15,7 @@ from lossbench.losses.smi import SMI
 def information_entry(rho, eps, target):
     """Squared mutual information of two different samples, and its slope."""
     f, inverse = mutual_information(rho, 1 - tl.abs(rho), eps)
-    return f * f, tl.where(rho * rho > 1, 0.0, 2 * f * rho * inverse)
+    return f * f, tl.where(tl.abs(rho) > 1, 0.0, 2 * f * rho * inverse)
 
 
 @jit

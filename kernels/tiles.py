@@ -77,7 +77,8 @@ def _product(
 @jit
 def fused_kernel(
     z_rows, z_columns, depth, out, g, g_mirror, g_other, g_other_mirror, width, of_rows,
-    of_columns, renorm, lse, row_weights, p0, p1, top, left, region_down, region_across, rows, batch,
+    of_columns, renorm, lse, row_weights, p0, p1, top, left, region_down, region_across, rows,
+    batch,
     ENTRY: tl.constexpr, NEAR: tl.constexpr, NEAR_HOLDS: tl.constexpr, KIND: tl.constexpr,
     EXCLUDE: tl.constexpr, GRADIENT: tl.constexpr, MIRROR: tl.constexpr, SUMS: tl.constexpr,
     TRIANGULAR: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, STRIP: tl.constexpr,
@@ -138,7 +139,8 @@ def split_kernel(
 @jit
 def finish_kernel(
     products, parts, first_tile, tiles, out, g, g_mirror, g_other, g_other_mirror, width, of_rows,
-    of_columns, renorm, lse, row_weights, p0, p1, top, left, region_down, region_across, rows, batch,
+    of_columns, renorm, lse, row_weights, p0, p1, top, left, region_down, region_across, rows,
+    batch,
     ENTRY: tl.constexpr, NEAR: tl.constexpr, NEAR_HOLDS: tl.constexpr, KIND: tl.constexpr,
     EXCLUDE: tl.constexpr, GRADIENT: tl.constexpr, MIRROR: tl.constexpr, SUMS: tl.constexpr,
     TRIANGULAR: tl.constexpr, SPLIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,

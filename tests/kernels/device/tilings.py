@@ -16,7 +16,7 @@ SMALL = Config(
     strip=16,
     finish_warps=4,
     side=64,
-    product_side=32,
+    product_side=64,
     fused_up_to=10**6,
     processors=7,
 )
