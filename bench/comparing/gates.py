@@ -5,6 +5,7 @@ baseline: neither a slower machine nor a noisy one is a regression.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +40,33 @@ class Baseline:
 
         Args:
             label: name of the case.
-            record: ``EXACT`` fields, ``status``, ``device``, ``machine``, ``peak_bytes`` and
-                ``time_ratio`` (value, low, high).
+            record: ``EXACT`` fields and their ``counts_note``, ``status``, ``device``, ``machine``,
+                ``peak_bytes`` and ``time_ratio`` (value, low, high).
         """
         entry = self._entries.get(label)
         if entry is None:
             return [f"{label} is not in {self.path.name}"]
         problems = [
             f"{name} is {record[name]:,}, baseline {entry[name]:,}"
-            for name in EXACT
+            for name in self._comparable(label, record, entry)
             if record[name] != entry[name]
         ]
         if record["status"] != "ok":
             problems.append(record["reason"])
         problems += self._bigger(label, record, entry["peak_bytes"].get(record["device"]))
         return problems + self._slower(label, record, entry["time_ratio"].get(record["machine"]))
+
+    def _comparable(
+        self, label: str, record: dict[str, Any], entry: dict[str, Any]
+    ) -> Iterator[str]:
+        """Counts that both have: one of an optional package may be missing."""
+        for name in EXACT:
+            if record[name] is None:
+                self.unchecked.append(f"{label}: {record['counts_note']}")
+            elif entry[name] is None:
+                self.unchecked.append(f"{label}: no {name} in the baseline")
+            else:
+                yield name
 
     def _bigger(self, label: str, record: dict[str, Any], peak: int | None) -> list[str]:
         if peak is None:

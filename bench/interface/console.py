@@ -91,6 +91,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         return error.format_message(), BAD_USAGE
     if isinstance(error, (ValueError, OSError)):
         return str(error), BAD_USAGE
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed; see Install in docs/gpu.md", BAD_USAGE
     return f"{type(error).__name__}: {error} (a bug: please report it with --debug)", FAILED
 
 

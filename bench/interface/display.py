@@ -45,10 +45,11 @@ def counts(records: list[dict[str, Any]]) -> None:
             {True: "yes", None: "-"}.get(record.get("counts_agree", False), "NO"),
         )
     labels.print(table)
-    for record in records:
-        note = record.get("counts_note", record.get("reason"))
+    notes = [record.get("counts_note", record.get("reason")) for record in records]
+    of_all = len(notes) > 1 and len(set(notes)) == 1
+    for record, note in zip(records[: 1 if of_all else None], notes, strict=False):
         if note:
-            print(f"{record['loss']} {record['implementation']}: {note}")
+            print(note if of_all else f"{record['loss']} {record['implementation']}: {note}")
 
 
 def measurements(records: list[dict[str, Any]], out: Path) -> None:

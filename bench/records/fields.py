@@ -120,7 +120,7 @@ RECORD: dict[str, Kind] = {
         macs_cost_model="of one evaluation, as the loss's cost model has them",
         macs_flop_counter="as torch's FlopCounterMode counts them",
         forward_macs_cost_model="of the forward pass, cost model",
-        forward_macs_fvcore="of the forward pass, as fvcore counts them",
+        forward_macs_fvcore="of the forward pass, as fvcore counts them; null without fvcore",
         peak_bytes="most that the allocator held beyond the inputs",
         saved_bytes="kept from the forward to the backward pass",
         input_bytes="of both views",
@@ -165,7 +165,7 @@ RECORD: dict[str, Kind] = {
     ),
     **each(
         FLAG,
-        counts_agree="whether cost model, FlopCounterMode and fvcore agree",
+        counts_agree="whether cost model, FlopCounterMode and, where it is installed, fvcore agree",
         gather_layer="whether the official code gathers other devices' embeddings",
         global_batch_norm="whether it normalises over all devices",
         replayed="times are of CUDA graph replays",

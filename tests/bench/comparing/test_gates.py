@@ -71,6 +71,18 @@ def test_a_device_without_a_baseline_is_said(baseline):
     assert baseline.unchecked == ["case: no peak memory of cuda in the baseline"]
 
 
+def test_a_count_that_is_missing_is_said_and_not_compared(baseline, tmp_path):
+    without = GOOD | {"forward_macs_fvcore": None, "counts_note": "fvcore is not installed"}
+    assert baseline.check("case", without) == []
+    assert baseline.unchecked == ["case: fvcore is not installed"]
+    (problem,) = baseline.check("case", without | {"macs_flop_counter": 999})
+    assert problem == "macs_flop_counter is 999, baseline 1,000"
+    made = Baseline(tmp_path / "without.json")
+    made.update("case", without)
+    assert made.check("case", GOOD) == []
+    assert made.unchecked == ["case: no forward_macs_fvcore in the baseline"]
+
+
 def test_a_wrong_value_fails(baseline):
     wrong = GOOD | {"status": "invalid", "reason": "the value is 2; in fp64 it is 1"}
     assert baseline.check("case", wrong) == ["the value is 2; in fp64 it is 1"]

@@ -2,10 +2,12 @@
 
 import json
 import resource
+import subprocess
+import sys
 
 import pytest
 import torch
-from command_line import call_lossbench
+from command_line import QUIET, assert_one_line_error, call_lossbench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,6 +60,58 @@ def test_disagreement_is_said_and_names_what_fvcore_cannot_see(monkeypatch):
     counted = count(Case("smi", batch=4, dim=4))
     assert not counted["counts_agree"]
     assert "aten::" in counted["counts_note"]
+
+
+WITHOUT = """
+import sys
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {without!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Without())
+sys.argv[0] = "lossbench"
+from lossbench.bench.interface.cli import main
+main()
+"""
+"""``lossbench`` where packages are not installed."""
+
+
+def lossbench_without(packages: set[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT.format(without=packages), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=QUIET)
+
+
+@pytest.mark.parametrize("packages", [{"fvcore"}, {"iopath", "yacs", "termcolor"}], ids=str)
+def test_two_counts_agree_where_fvcore_or_what_it_needs_is_not_installed(packages):
+    case = "--loss", "smi", "--implementation", "gram", "--batch", "64,4096", "--dim", "32"
+    result = lossbench_without(packages, "count", *case, "--json")
+    assert result.returncode == 0, result.stderr
+    expected = [count(Case("smi", "gram", batch=batch, dim=32)) for batch in (64, 4096)]
+    for found, same in zip(json.loads(result.stdout), expected, strict=True):
+        assert found["counts_agree"] is True
+        assert found["forward_macs_fvcore"] is None
+        assert found["counts_note"].split()[1:4] == ["is", "not", "installed:"]
+        assert found["macs_flop_counter"] == same["macs_flop_counter"]
+
+
+def test_a_case_is_measured_without_what_only_adds_to_it(tmp_path):
+    out = tmp_path / "run.jsonl"
+    case = "--loss", "smi", "--implementation", "gram", "--batch", "16", "--dim", "8"
+    optional = {"fvcore", "pynvml", "sklearn", "matplotlib", "tabulate", "jinja2"}
+    result = lossbench_without(optional, "run", *case, "--device", "cpu", "--out", str(out))
+    assert result.returncode == 0, result.stderr
+    record = json.loads(out.read_text().splitlines()[1])
+    assert record["status"] == "ok"
+    assert record["median_ms"] > 0
+
+
+@pytest.mark.parametrize("package", ["rich", "scipy", "safetensors"])
+def test_a_package_that_is_needed_is_named_before_anything_is_measured(package, tmp_path):
+    out = tmp_path / "run.jsonl"
+    case = "--loss", "smi", "--batch", "16", "--dim", "8", "--device", "cpu"
+    result = lossbench_without({package}, "run", *case, "--out", str(out))
+    assert_one_line_error(result, f"{package} is not installed")
+    assert not out.exists()
 
 
 def test_large_counts_allocate_nothing():
