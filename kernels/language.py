@@ -21,11 +21,31 @@ SIZES = (
 )  # fmt: skip
 """Arguments for whose values no kernel is compiled anew."""
 
+
+
+def _let_numpy_tell_bounds() -> None:
+    """Mend the bounds of loops, arrays of one entry that numpy 2.4 makes no number of.
+
+    Triton 3.7 does the same.
+    """
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patch_and_mend(tensor: Any, *scope: Any) -> None:
+        patch(tensor, *scope)
+        tensor.__index__ = lambda self: int(self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patch_and_mend
+
+
 if INSTALLED:
     import triton
     import triton.language as tl
 
     jit: Any = partial(triton.jit, do_not_specialize=SIZES)
+    if INTERPRETED and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
+        _let_numpy_tell_bounds()
 else:
 
     class tl:  # type: ignore[no-redef]  # noqa: N801
