@@ -188,6 +188,19 @@ def test_kernels_execute_what_their_cost_model_says(name, shape, strategy):
     )
 
 
+@pytest.mark.skipif(not CAN_RECORD, reason="kernels can be launched only where triton is installed")
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("batch", [16384, 16500, 26000, 28672])
+@pytest.mark.parametrize("name", ["nt_xent", "smi"])
+def test_launches_are_counted_wherever_one_view_ends_inside_a_super_block(name, batch, dtype):
+    case = Case(name, "triton", batch=batch, dim=2048, dtype=dtype, device="cuda")
+    told, found = work(case), trace(case)
+    assert told.count(lambda each: each.launches) == found.launches
+    assert told.count(lambda each: each.executed_macs) == found.executed_macs
+    assert told.count(lambda each: each.moved_bytes) == pytest.approx(found.moved_bytes, rel=0.01)
+    assert told.peak_bytes == pytest.approx(found.peak_bytes, rel=0.01)
+
+
 def test_precision_is_that_of_the_products():
     base = Case("smi", batch=32, dim=48, device="cuda")
     for products, name in (("ieee", "float32"), ("tf32", "tf32"), ("bf16", "bfloat16")):
