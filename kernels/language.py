@@ -22,7 +22,6 @@ SIZES = (
 """Arguments for whose values no kernel is compiled anew."""
 
 
-
 def _let_numpy_tell_bounds() -> None:
     """Mend the bounds of loops, arrays of one entry that numpy 2.4 makes no number of.
 

@@ -30,7 +30,7 @@ from lossbench.losses.distributed_gram import row_block_bytes, row_block_cost, r
 from lossbench.losses.matrix import off_diagonal
 from lossbench.losses.registry import cost_model, implementation, register
 from lossbench.losses.require import require_positive, require_weight
-from lossbench.losses.tiles import GRAM_SIDE, workspace_side
+from lossbench.losses.tiles import gram_side, workspace_side
 
 Norm = Callable[..., tuple[Tensor, Tensor]]
 """``norm(a, b)`` -> ``||a.T @ b||_F^2`` and the diagonal of ``a.T @ b``."""
@@ -96,7 +96,8 @@ def gram_cost(problem: Problem) -> Cost:
     """Two symmetric Grams over D features, and one product with each."""
     peak = 4 * problem.batch * problem.dim + 3 * problem.batch**2
     macs = gram_norm_macs(problem, operands=2)
-    return Cost(*macs, _entries(problem), peak, tile_side=GRAM_SIDE)
+    side = gram_side(problem.batch, problem.device)
+    return Cost(*macs, _entries(problem), peak, tile_side=side)
 
 
 @implementation("barlow_twins", "chunked")

@@ -17,9 +17,10 @@ from torch.autograd import Function
 
 from lossbench.losses.autograd import first_order, needs_gradient
 from lossbench.losses.costs import Problem
+from lossbench.losses.devices import device_type
 from lossbench.losses.pairs import add_product, add_products, symmetric_gram, tiles_of
 from lossbench.losses.precision import fp32_products
-from lossbench.losses.tiles import GRAM_SIDE, gram_entries, mirrored_entries
+from lossbench.losses.tiles import gram_entries, gram_side, mirrored_entries
 
 TILE_ARRAYS = 3
 """Tile-sized arrays alive at once in a sweep."""
@@ -62,7 +63,7 @@ def swept_norm(side: int, a: Tensor, b: Tensor | None = None) -> tuple[Tensor, T
 
 def gram_norm_macs(problem: Problem, operands: int) -> tuple[int, int]:
     """Forward and backward MACs of ``gram_norm``."""
-    entries = gram_entries(problem.batch, 1, GRAM_SIDE)
+    entries = gram_entries(problem.batch, 1, gram_side(problem.batch, problem.device))
     return operands * entries * problem.dim, operands * problem.batch**2 * problem.dim
 
 
@@ -82,8 +83,9 @@ _COUNTS = (gram_entries, mirrored_entries)
 
 def _grams(operands: tuple[Tensor, ...]) -> list[Tensor]:
     batch = len(operands[0])
+    side = gram_side(batch, device_type(operands[0]))
     with fp32_products("ieee"):
-        return [symmetric_gram(z, batch, GRAM_SIDE) for z in operands]
+        return [symmetric_gram(z, batch, side) for z in operands]
 
 
 def _inner(grams: list[Tensor]) -> Tensor:

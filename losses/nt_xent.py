@@ -20,7 +20,7 @@ from lossbench.losses.pairs import pair_cost, pair_logsumexp
 from lossbench.losses.registry import cost_model, implementation, register
 from lossbench.losses.require import require_positive
 from lossbench.losses.rows import stacked_unit_rows
-from lossbench.losses.tiles import GRAM_SIDE, workspace_side
+from lossbench.losses.tiles import gram_side, workspace_side
 
 
 @register(
@@ -79,16 +79,18 @@ def reference_cost(problem: Problem) -> Cost:
 @implementation("nt_xent", "gram")
 def gram(hp: NTXent, z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
     """One symmetric Gram of the stacked views, kept for the gradient."""
-    return _stacked(hp, z_a, z_b, GRAM_SIDE, keep=True)
+    side = gram_side(len(z_a), device_type(z_a))
+    return _stacked(hp, z_a, z_b, side, keep=True)
 
 
 @cost_model("nt_xent", "gram")
 def gram_cost(problem: Problem) -> Cost:
     """The tiles of the upper triangle; one product for the gradient."""
-    macs = pair_cost(problem, GRAM_SIDE, keep=True)
+    side = gram_side(problem.batch, problem.device)
+    macs = pair_cost(problem, side, keep=True)
     elements = problem.batch * problem.dim
     peak = max(7 * elements, 4 * elements + 7 * problem.batch**2)
-    return Cost(*macs, _negatives(problem), peak, tile_side=GRAM_SIDE)
+    return Cost(*macs, _negatives(problem), peak, tile_side=side)
 
 
 @implementation("nt_xent", "chunked")

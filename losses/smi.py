@@ -36,7 +36,7 @@ from lossbench.losses.pairs import pair_cost, pair_sum
 from lossbench.losses.registry import cost_model, implementation, register
 from lossbench.losses.require import require_number, require_positive, require_weight
 from lossbench.losses.rows import positives, stacked_unit_rows
-from lossbench.losses.tiles import GRAM_SIDE, workspace_side
+from lossbench.losses.tiles import gram_side, workspace_side
 
 Reduction = Literal["mean", "sum"]
 Dependency = Literal["mutual_information", "squared_correlation", "correlation"]
@@ -147,19 +147,21 @@ def reference_cost(problem: Problem) -> Cost:
 @implementation("smi", "gram")
 def gram(hp: SMI, *views: Tensor) -> dict[str, Tensor]:
     """One symmetric Gram of the stacked views; its gradient matrix is kept."""
-    return _stacked(hp, views, GRAM_SIDE, keep=True)
+    side = gram_side(len(views[0]), device_type(views[0]))
+    return _stacked(hp, views, side, keep=True)
 
 
 @cost_model("smi", "gram")
 def gram_cost(problem: Problem) -> Cost:
     """The tiles of the upper triangle; one product for the gradient."""
-    macs = pair_cost(problem, GRAM_SIDE, keep=True)
+    side = gram_side(problem.batch, problem.device)
+    macs = pair_cost(problem, side, keep=True)
     kept = (problem.views * problem.batch) ** 2
     peak = max(
         3.5 * _elements(problem),
-        2 * _elements(problem) + kept + 5 * min(GRAM_SIDE, problem.batch) ** 2,
+        2 * _elements(problem) + kept + 5 * min(side, problem.batch) ** 2,
     )
-    return Cost(*macs, _entries(problem), round(peak), tile_side=GRAM_SIDE)
+    return Cost(*macs, _entries(problem), round(peak), tile_side=side)
 
 
 @implementation("smi", "chunked")

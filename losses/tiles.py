@@ -11,6 +11,9 @@ from functools import lru_cache
 
 GRAM_SIDE = 512
 """Side of the tiles of a Gram that is kept whole: smaller ones save little work and cost calls."""
+GRAM_TILES, GRAM_STEP = 8, 64
+"""On a GPU there are no more tiles than this along a view, of sides that are multiples of that:
+starting the calls of more would take longer than their work."""
 WORKSPACE_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 """Default workspace of a chunked implementation: tiles that fit in a cache, or that fill a GPU."""
 REMEMBERED_ROWS = 16
@@ -58,6 +61,18 @@ def _tiles(batch: int, views: int, side: int) -> Iterator[Tile]:
                     rows = slice(u * batch + i, u * batch + min(i + side, batch))
                     columns = slice(v * batch + j, v * batch + min(j + side, batch))
                     yield Tile(rows, columns, u == v, i == j)
+
+
+def gram_side(batch: int, device: str) -> int:
+    """Side of the tiles of a Gram that is kept whole.
+
+    Args:
+        batch: samples of a view.
+        device: type of the device, such as "cpu".
+    """
+    if device != "cuda":
+        return GRAM_SIDE
+    return max(GRAM_SIDE, -(-batch // (GRAM_TILES * GRAM_STEP)) * GRAM_STEP)
 
 
 def workspace_side(

@@ -31,7 +31,7 @@ from lossbench.losses.distributed_gram import row_block_bytes, row_block_cost, r
 from lossbench.losses.matrix import off_diagonal
 from lossbench.losses.registry import cost_model, implementation, register
 from lossbench.losses.require import require_positive, require_weight
-from lossbench.losses.tiles import GRAM_SIDE, workspace_side
+from lossbench.losses.tiles import gram_side, workspace_side
 
 Norm = Callable[[Tensor], tuple[Tensor, Tensor]]
 """``norm(x)`` -> ``||x.T @ x||_F^2`` and the diagonal of ``x.T @ x``."""
@@ -96,7 +96,8 @@ def gram_cost(problem: Problem) -> Cost:
     elements = problem.batch * problem.dim
     peak = 5 * elements + 3 * problem.batch**2
     macs = problem.views * forward, problem.views * backward
-    return Cost(*macs, _entries(problem), peak, tile_side=GRAM_SIDE)
+    side = gram_side(problem.batch, problem.device)
+    return Cost(*macs, _entries(problem), peak, tile_side=side)
 
 
 @implementation("vicreg", "chunked")

@@ -14,6 +14,8 @@ STEP = 128
 """Batches that are followed where there are no tiles: this, and two and three times as many."""
 LARGE_STEP = 2048
 """The same for what a compiler makes, which may differ for small batches."""
+ALIKE_STEP = 2**13
+"""The same where tiles grow with the batch: as many in each of these as in any larger one."""
 HUGE = 2**12
 """Tiles along a batch that is larger than any memory holds."""
 LIMIT = 2**31
@@ -33,7 +35,8 @@ class Growth:
         step = LARGE_STEP if self._varies else STEP
         self._batches = spaced(step, step)
         if side:
-            self._batches = smaller_batches(with_batch(case, side * HUGE))
+            huge = smaller_batches(with_batch(case, side * HUGE))
+            self._batches = huge or spaced(ALIKE_STEP, ALIKE_STEP)
         self._known: dict[int, Trace] = {}
         self._works: dict[int, Work] = {}
         self._traces = [self._follow(with_batch(case, batch)) for batch in self._batches]

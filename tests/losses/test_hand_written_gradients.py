@@ -10,6 +10,7 @@ from embeddings import eager, random_views, small_blocks, value_and_gradients, w
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossbench import losses
+from lossbench.losses.devices import as_if_on
 
 HAND_WRITTEN = [(n, each) for n in losses.names() for each in eager(n) if each != "reference"]
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_}
@@ -53,6 +54,15 @@ def test_gradcheck_in_tiles(name, implementation):
     views = [view.requires_grad_() for view in random_views(6, 5, noise=1.0)]
     loss = create(name, implementation, torch.float64)
     assert torch.autograd.gradcheck(lambda *all_: tuple(loss.terms(*all_).values()), views)
+
+
+@pytest.mark.parametrize("name", [name for name, way in HAND_WRITTEN if way == "gram"])
+def test_tiles_that_grow_with_the_batch_on_a_gpu_compute_the_same(name, monkeypatch):
+    monkeypatch.setattr("lossbench.losses.tiles.GRAM_STEP", 2)
+    views = random_views(53, 15)  # tiles of 8, the last of 5
+    with as_if_on("cuda"):
+        found = value_and_gradients(losses.create(name, "gram"), *views)
+    torch.testing.assert_close(found, value_and_gradients(losses.create(name), *views))
 
 
 def test_backward_twice(fast):

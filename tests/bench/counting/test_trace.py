@@ -131,7 +131,8 @@ def test_smaller_batches_tell_what_a_large_one_does(way, pass_, device, monkeypa
     side = probe.cost.tile_side
     for batch in (9 * side, 9 * side + side // 3):
         case = with_batch(probe, batch)
-        assert smaller_batches(case)
+        # but of a Gram that is kept whole on a GPU: any large batch has as many tiles
+        assert smaller_batches(case) or (way[1], device) == ("gram", "cuda")
         told, found = work(case), trace(case)
         for name in ("launches", "moved_bytes", "executed_macs", "saved_bytes"):
             assert told.count(lambda each, name=name: getattr(each, name)) == getattr(found, name)
@@ -153,6 +154,18 @@ def test_smaller_batches_tell_the_peak_of_one_in_which_something_else_is_largest
     case = Case(name, way, batch=batch, dim=dim)
     assert smaller_batches(case)
     assert work(case).peak_bytes == pytest.approx(trace(case).peak_bytes, rel=0.03)
+
+
+@pytest.mark.parametrize("name", [name for name, way in TILED if way == "gram"])
+def test_a_gram_on_a_gpu_is_thousands_of_calls_however_large(name):
+    probe = Case(name, "gram", batch=2, dim=64, device="cuda")
+    largest = with_batch(probe, 2**16)
+    assert work(largest).count(lambda each: each.launches) < 5000
+    growth, batch = Growth(probe), 20011
+    found = trace(with_batch(probe, batch))
+    assert growth.work(batch).count(lambda each: each.launches) == found.launches
+    fits = growth.largest_batch(found.peak_bytes + 2 * batch * 64 * 4)
+    assert fits == pytest.approx(batch, rel=0.01)
 
 
 @pytest.mark.parametrize("way", EAGER, ids="-".join)
