@@ -164,7 +164,7 @@ def _sweep_samples(
     factor = 2 if len(operands) == 2 else 4
     for tile in tiles_of(operands[0], len(operands[0]), side):
         products = [z[tile.rows] @ z[tile.columns].T for z in operands]
-        total += _inner(products) * (2 if tile.mirrored else 1)
+        total = total + _inner(products) * (2 if tile.mirrored else 1)
         for z, slope, gradient in zip(operands, reversed(products), out or (), strict=False):
             add_products(gradient, z, slope.mul_(factor), tile)
     return total
@@ -175,7 +175,7 @@ def _sweep_features(side: int, a: Tensor, b: Tensor, out: tuple[Tensor, ...] | N
     parts = [slice(start, start + side) for start in range(0, a.shape[1], side)]
     for i, j in itertools.product(parts, parts):
         product = a[:, i].T @ b[:, j]
-        total += product.square().sum()
+        total = total + product.square().sum()
         if out is not None:
             product.mul_(2)
             add_product(out[0][:, i], b[:, j], product.T)

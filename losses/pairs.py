@@ -113,7 +113,7 @@ class _PairSum(Function):
         kept = z.new_empty(len(z), len(z)) if keep else torch.zeros_like(z)
         for tile in tiles_of(z, batch, side):
             part, slope = _tile_sum(entry, z, tile, needs_grad=True)
-            total += part
+            total = total + part  # in place, torch 2.11 compiles to a gradient of zero
             assert slope is not None
             if keep:
                 _put(kept, slope, tile)

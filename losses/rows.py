@@ -129,7 +129,7 @@ def _positives(z: Tensor, scale: Tensor, batch: int) -> tuple[Tensor, Tensor]:
             difference = torch.addcmul(x, y, sign, value=-1, out=product)
             gap[index, block] = difference.square_().sum(dim=1).div_(2)
     zero = torch.stack([(u * v == 0).squeeze(1) for u, v in _pairs(scale, batch)])
-    return rho, gap.masked_fill_(zero, 1.0)
+    return rho, gap.masked_fill(zero, 1.0)  # in place, torch 2.11 compiles to a wrong gradient
 
 
 def _sign(rho: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import pickle
 import pytest
 import torch
 from embeddings import (
+    eager,
     random_views,
     relative_error,
     value_and_gradients,
@@ -53,6 +54,24 @@ def test_copies_of_compiled(views, duplicate):
     loss = losses.create("vicreg", "compiled")
     value = loss(*views)
     assert torch.equal(duplicate(loss)(*views), value)
+
+
+@pytest.mark.parametrize(
+    ("name", "implementation"),
+    [
+        (name, each)
+        for name in losses.names()
+        for each in eager(name)
+        # the others set the precision of their products, which no graph can hold
+        if each == "reference" or name in ("nt_xent", "smi")
+    ],
+)
+def test_compiled_as_one_graph(name, implementation, views):
+    loss = losses.create(name, implementation)
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    found, expected = (value_and_gradients(each, *views) for each in (compiled, loss))
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize(
