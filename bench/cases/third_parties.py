@@ -38,7 +38,8 @@ def siglip(z_a: Tensor, z_b: Tensor) -> Tensor:
     """siglip-kernel's loss over AB, AA and BB: 3 N^2 D multiply-adds, of which SMI needs 2."""
     from siglip_kernel import fused_siglip_loss
 
-    log_scale, bias = z_a.new_tensor(LOG_SCALE), z_a.new_tensor(BIAS)
+    # filled on the device: a copy from the host would have no place in a CUDA graph
+    log_scale, bias = z_a.new_full((), LOG_SCALE), z_a.new_full((), BIAS)
     return _of_all_pairs(z_a, z_b, lambda x, y: fused_siglip_loss(x, y, log_scale, bias))
 
 

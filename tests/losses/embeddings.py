@@ -8,6 +8,7 @@ from unittest import mock
 import torch
 from hypothesis import settings, strategies
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from lossbench import losses
 
@@ -104,6 +105,16 @@ def value_and_gradients(loss: Callable[..., Tensor], *views: Tensor) -> tuple[Te
     leaves = [view.detach().clone().requires_grad_() for view in views]
     value = loss(*leaves)
     return value.detach(), list(torch.autograd.grad(value, leaves))
+
+
+def value_and_gradients_checkpointed(
+    loss: Callable[..., Tensor], reentrant: bool, *views: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The same of a loss whose forward pass is done again by the backward pass."""
+    leaves = [view.detach().clone().requires_grad_() for view in views]
+    value = checkpoint(loss, *leaves, use_reentrant=reentrant)
+    value.backward()
+    return value.detach(), [leaf.grad for leaf in leaves]
 
 
 def relative_error(value: Tensor, expected: Tensor) -> float:

@@ -6,7 +6,14 @@ import pickle
 
 import pytest
 import torch
-from embeddings import eager, random_views, small_blocks, value_and_gradients, workspace
+from embeddings import (
+    eager,
+    random_views,
+    small_blocks,
+    value_and_gradients,
+    value_and_gradients_checkpointed,
+    workspace,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossbench import losses
@@ -152,6 +159,14 @@ def test_backward_inside_autocast(fast):
         found = torch.autograd.grad(fast(*views), views)
     assert {each.dtype for each in found} == {torch.float32}
     assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "not_reentrant"])
+def test_checkpointing_changes_nothing(fast, reentrant):
+    value, gradients = value_and_gradients(fast, *leaves())
+    again, found = value_and_gradients_checkpointed(fast, reentrant, *leaves())
+    assert torch.equal(again, value)
+    assert all(map(torch.equal, found, gradients))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

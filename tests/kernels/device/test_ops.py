@@ -6,11 +6,15 @@ import pickle
 import pytest
 import torch
 import torch.distributed as dist
-from embeddings import random_views, relative_error, value_and_gradients
+from embeddings import (
+    random_views,
+    relative_error,
+    value_and_gradients,
+    value_and_gradients_checkpointed,
+)
 from tilings import small_tiles
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
 
 from lossbench import losses
 from lossbench.kernels.feature_norm import feature_norm, feature_norm_backward
@@ -147,10 +151,11 @@ def test_autocast_changes_nothing(name, dtype, device):
 
 @keeps
 @every_loss
-def test_checkpointing_changes_nothing(name, keeps, views):
+@pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "not_reentrant"])
+def test_checkpointing_changes_nothing(name, reentrant, keeps, views):
     loss = losses.create(name, "triton")
     with small_tiles(keeps):
-        found = value_and_gradients(lambda *z: checkpoint(loss, *z, use_reentrant=False), *views)
+        found = value_and_gradients_checkpointed(loss, reentrant, *views)
         assert_equal(found, value_and_gradients(loss, *views))
 
 
