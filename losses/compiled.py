@@ -11,7 +11,7 @@ from torch import Tensor
 from lossbench.losses.naming import pick
 
 MODES = ("default", "max-autotune-no-cudagraphs")
-"""Graphs are the harness's business: it replays every contender or none."""
+"""Without CUDA graphs: all contenders are launched alike."""
 Compute = Callable[..., dict[str, Tensor]]
 _numbers = itertools.count()
 

@@ -15,6 +15,8 @@ from lossbench.bench.cases.case import DTYPES, Case
 from lossbench.losses import pick
 
 SOURCES = ("random", "aligned", "collapsed", "digits", "file:PATH")
+NORMAL = ("random", "aligned", "collapsed")
+"""Sources that are made of a generator's numbers alone."""
 SEED = 1
 VIEWS = ("z_a", "z_b")
 DEVIATIONS = (0.8, 1.25)
@@ -31,7 +33,8 @@ def check_source(source: str) -> None:
 def make_views(case: Case) -> tuple[Tensor, Tensor]:
     """The views of one evaluation: loss_batch x dim each, in the case's dtype, on its device.
 
-    The same case always gets the same values. ``random`` is normal with features of the deviations
+    The same case always gets the same values on one kind of device: they are made there, of its own
+    random numbers. ``random`` is normal with features of the deviations
     ``DEVIATIONS``; ``aligned`` are such views as after training, with a correlation near 1;
     ``collapsed`` are samples that differ by a hundredth of what they share; ``digits`` are real
     images through a fixed projector; ``file:PATH`` is the first ``loss_batch`` rows of a user's own
@@ -44,8 +47,8 @@ def make_views(case: Case) -> tuple[Tensor, Tensor]:
     check_source(case.inputs)
     if case.device == "cuda" and not torch.cuda.is_available():
         raise NotImplementedError("there is no CUDA device here")
-    if case.inputs in ("random", "aligned", "collapsed"):
-        z_a, z_b = _normal(case.inputs, case.loss_batch, case.dim)
+    if case.inputs in NORMAL:
+        z_a, z_b = _normal(case)
     elif case.inputs == "digits":
         z_a, z_b = _digits(case.loss_batch, case.dim)
     else:
@@ -75,8 +78,10 @@ def file_facts(path: str) -> tuple[int, int, str]:
     return z_a.shape[0], z_a.shape[1], str(z_a.dtype).removeprefix("torch.")
 
 
-def identity(source: str) -> str:
+def identity(source: str, device: str) -> str:
     """What the inputs are, for the content key of a record: a file is known by its content."""
+    if source in NORMAL and device != "cpu":
+        return f"{source}:{SEED}:{device}"
     if not source.startswith("file:"):
         return f"{source}:{SEED}"
     path = Path(source.removeprefix("file:"))
@@ -88,15 +93,24 @@ def _content_hash(path: Path, modified_ns: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _normal(kind: str, batch: int, dim: int) -> list[Tensor]:
-    """Normal views, of which a part may be shared by the views or by all samples."""
-    generator = torch.Generator().manual_seed(SEED)
-    z_a, z_b = (torch.randn(batch, dim, generator=generator) for _ in VIEWS)
-    if kind == "collapsed":
-        centre = torch.randn(dim, generator=generator)
+def _normal(case: Case) -> list[Tensor]:
+    """Normal views, of which a part may be shared by the views or by all samples.
+
+    They are made where they are needed: copying the largest to a GPU takes seconds.
+    """
+    generator = torch.Generator(case.device).manual_seed(SEED)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=case.device)
+
+    z_a, z_b = (draw(case.loss_batch, case.dim) for _ in VIEWS)
+    if case.inputs == "collapsed":
+        centre = draw(case.dim)
         return [centre + 0.01 * view for view in (z_a, z_b)]
-    deviations = torch.tensor(DEVIATIONS)[torch.arange(dim) % len(DEVIATIONS)]
-    return [deviations * view for view in (z_a, z_a + 0.03 * z_b if kind == "aligned" else z_b)]
+    features = torch.arange(case.dim, device=case.device)
+    deviations = torch.tensor(DEVIATIONS, device=case.device)[features % len(DEVIATIONS)]
+    aligned = case.inputs == "aligned"
+    return [deviations * view for view in (z_a, z_a + 0.03 * z_b if aligned else z_b)]
 
 
 def _digits(batch: int, dim: int) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from lossbench.bench.cases.calls import make_call
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.contenders import Loss, specification
 from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.measuring.timing import make_timer
+from lossbench.losses.auto import free_bytes
 
 KINDS = ("random", "aligned", "collapsed")
 """Inputs of the accuracy columns."""
@@ -24,7 +27,10 @@ no implementation keeps its digits."""
 CANCELLATION = 1e-2
 """Share of the tolerance granted on the size of the terms, whose sum may be small."""
 AFFORDABLE_MACS = 2**38
-"""A reference step with more work than this is not run in fp64: its gradient goes unchecked."""
+"""A step with more work than this is not run in fp64 on a CPU: its gradient goes unchecked."""
+TRUTH_S, PRODUCT_SIDE = 3.0, 2048
+"""On a GPU, one with more than it multiplies in fp64 in this time, going by a product of this side:
+by its tensor cores an H100 does the (65536, 1024) of SMI in one second."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Truth:
     Attributes:
         value: value of the loss.
         size: sum of its terms' sizes.
+        by: name of the implementation that computed it.
         gradient: of both views; None where it was not asked for or is not affordable.
         reference_value_error: relative error of the reference's value.
         reference_gradient_error: relative error of the reference's gradient.
@@ -41,6 +48,7 @@ class Truth:
 
     value: float
     size: float
+    by: str
     gradient: Tensor | None
     reference_value_error: float | None
     reference_gradient_error: float | None
@@ -56,8 +64,8 @@ def judge(case: Case, output: tuple[Tensor, ...], scale: float = 1.0) -> dict[st
 
     Returns:
         ``status`` and ``reason``; if the output is finite also ``value``, ``value_fp64``,
-        ``value_error``, ``gradient_error`` and their ratios to the reference's errors, None where
-        they are unknown.
+        ``judged_by``, ``value_error``, ``gradient_error`` and their ratios to the reference's
+        errors, None where they are unknown.
     """
     if not all(bool(tensor.isfinite().all()) for tensor in output):
         return {"status": "invalid", "reason": "the value or its gradient is not finite"}
@@ -69,6 +77,7 @@ def judge(case: Case, output: tuple[Tensor, ...], scale: float = 1.0) -> dict[st
         "reason": "",
         "value": value,
         "value_fp64": truth.value,
+        "judged_by": truth.by,
         "value_error": value_error,
         "value_error_to_reference": _ratio(value_error, truth.reference_value_error),
         "gradient_error": None,
@@ -139,7 +148,35 @@ def _same_truth(case: Case) -> Case:
 
 
 def _affordable(case: Case) -> bool:
-    return _same_truth(case).cost.macs("step") <= AFFORDABLE_MACS
+    allowed = AFFORDABLE_MACS if case.device == "cpu" else _gpu_macs()
+    return replace(_same_truth(case), implementation=_judge(case)).cost.macs("step") <= allowed
+
+
+@cache
+def _gpu_macs() -> float:
+    x = torch.randn(PRODUCT_SIDE, PRODUCT_SIDE, dtype=torch.float64, device="cuda")
+
+    def call() -> tuple[Tensor]:
+        return (x @ x,)
+
+    timer = make_timer("cuda")
+    timer(call)  # warms up
+    return max(AFFORDABLE_MACS, TRUTH_S * 1e3 * PRODUCT_SIDE**3 / timer(call)[0])
+
+
+def _judge(case: Case) -> str:
+    """The implementation that computes the truth: the reference, or tiles where that cannot fit."""
+    tiled = "chunked" in losses.spec(case.loss).cost_models
+    return "reference" if not tiled or case.contender or _fits(case) else "chunked"
+
+
+def _fits(case: Case) -> bool:
+    """Whether a GPU holds the reference in fp64; on a CPU the limit of work comes first."""
+    if case.device == "cpu":
+        return True
+    problem = losses.Problem(case.loss_batch, case.dim, element_bytes=8, device=case.device)
+    needed = 8 * losses.spec(case.loss).cost("reference", problem).peak_elements
+    return needed <= free_bytes(torch.device(case.device))
 
 
 _truths: dict[tuple[str, str], tuple[tuple[Any, ...], Truth]] = {}
@@ -154,21 +191,28 @@ def _truth(case: Case) -> Truth:
 
 
 def _find_truth(case: Case) -> Truth:
-    reference = specification(case)
+    name, reference = _judge(case), specification(case)
+    judge = reference if name == "reference" else _created(case, name)
     views = make_views(case)
-    wide = (views[0].double(), views[1].double())
-    with torch.no_grad():
-        parts = [term.item() for term in _terms(reference, wide)]
+    steps = case.pass_ == "step" and _affordable(case)
+    wide = [view.double().requires_grad_(steps) for view in views]
+    with torch.set_grad_enabled(steps):
+        terms = _terms(judge, (wide[0], wide[1]))
+        gradient = torch.cat(torch.autograd.grad(sum(terms[1:], terms[0]), wide)) if steps else None
+    parts = [term.item() for term in terms]
     value, size = sum(parts), sum(abs(part) for part in parts)
-    if not _affordable(case):
-        return Truth(value, size, None, None, None)
+    if name != "reference" or not _affordable(case):
+        return Truth(value, size, name, gradient, None, None)
     own_value, *own_gradients = make_call(reference, views, "step")()
-    gradient = gradient_error = None
-    if case.pass_ == "step":
-        gradient = torch.cat(make_call(reference, wide, "step")()[1:])
+    gradient_error = None
+    if gradient is not None:
         gradient_error = _distance(torch.cat([g.double() for g in own_gradients]), gradient)
     value_error = _relative(abs(own_value.item() - value), abs(value))
-    return Truth(value, size, gradient, value_error, gradient_error)
+    return Truth(value, size, name, gradient, value_error, gradient_error)
+
+
+def _created(case: Case, implementation: str) -> Loss:
+    return losses.create(case.loss, implementation, **case.hyperparameters)
 
 
 def _terms(reference: Loss, views: tuple[Tensor, Tensor]) -> list[Tensor]:

@@ -6,7 +6,6 @@ import torch
 
 from lossbench import losses
 from lossbench.bench.cases.case import Case
-from lossbench.bench.measuring.replay import captured, replays
 from lossbench.bench.measuring.timing import make_timer
 
 LARGEST = 16384
@@ -46,6 +45,5 @@ def _milliseconds(case: Case, left: torch.Tensor, right: torch.Tensor) -> float:
         return (left @ right,)
 
     timer = make_timer(case.device)
-    timed = captured(call) if replays(case) else call
-    timer(timed)  # warms up
-    return median(timer(timed)[0] for _ in range(SAMPLES))
+    timer(call)  # warms up
+    return median(timer(call)[0] for _ in range(SAMPLES))

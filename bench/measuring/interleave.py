@@ -7,14 +7,11 @@ import numpy as np
 from torch import Tensor
 
 from lossbench.bench.cases.calls import Call
-from lossbench.bench.measuring.timing import make_timer, no_garbage_collection
+from lossbench.bench.measuring.timing import VISIT_MS, make_timer, no_garbage_collection
 
 Timer = Callable[[Call], tuple[float, Any]]
-VISIT_MS = 60.0
 VISIT_CALLS = 20
-"""A sample is the median of the calls of one visit, which lasts about this.
-
-On two busy threads, visits of 60 ms spread by 5% from round to round where 10 ms spread by 12%."""
+"""A sample is the median of the calls of one visit, at most so many."""
 
 
 def interleave(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lossbench.bench.cases import contenders
@@ -18,12 +19,12 @@ from lossbench.bench.measuring.energy import millijoules
 from lossbench.bench.measuring.floor import floor_ms
 from lossbench.bench.measuring.interleave import interleave
 from lossbench.bench.measuring.memory import peak_and_result
-from lossbench.bench.measuring.replay import captured, replays
-from lossbench.bench.measuring.timing import sample_ms, summarise
+from lossbench.bench.measuring.timing import CudaTimer, make_timer, sample_ms, summarise
 from lossbench.bench.records.failures import is_out_of_memory
 
-PROFILED_MS = 2000.0
-"""A shorter call is timed again: the memory profiler adds up to a second to the first."""
+SLOW_MS = 2000.0
+"""A longer call on a CPU is not made again to see how long it takes: the memory profiler adds up to
+a second to the first."""
 
 
 def try_once(case: Case) -> dict[str, Any]:
@@ -40,19 +41,22 @@ def try_once(case: Case) -> dict[str, Any]:
     return {"peak_bytes": peak, **fields, "status": "ok", "reason": "not verified: a single call"}
 
 
-def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, Any]:
+def measure(
+    case: Case, sample: bool = True, errors: bool = False, energy: bool = False
+) -> dict[str, Any]:
     """Measure one evaluation of a case in this process.
 
     Args:
         case: what to measure.
-        sample: False leaves the time to be measured in pairs.
+        sample: False takes a few samples only: the time will be measured in pairs.
         errors: add the error of value and gradient on random, aligned and collapsed inputs.
+        energy: add the energy of a call, which takes seconds, where it is counted.
 
     Returns:
         Flat fields: ``status`` (ok or invalid), ``reason``, ``value``, its fp64 truth and error,
-        ``peak_bytes``, ``first_call_ms`` where code is compiled, ``call_ms`` of one call, times; on
-        CUDA ``floor_ms`` of its products, ``energy_mj`` of a call where it is counted, whether
-        the times are of graph replays, and ``nvml.state`` before and after.
+        ``peak_bytes``, ``first_call_ms`` where code is compiled, ``call_ms`` of one call and its
+        launches, times; on CUDA ``floor_ms`` of its products, ``launched_ahead``, ``energy_mj`` of
+        a call, and ``nvml.state`` before and after.
     """
     if case.is_share:
         raise NotImplementedError(
@@ -65,18 +69,11 @@ def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, 
     if case.contender:
         fields.update(contenders.examine(case, loss))
     call = case_call(case, loss, views)
-    if case.choice.implementation == "compiled" or case.contender:
-        fields["first_call_ms"] = _milliseconds(call)
-    start = time.perf_counter()
-    fields["peak_bytes"], result = peak_and_result(call, case.device)  # also warms up
-    fields["call_ms"] = (time.perf_counter() - start) * 1e3
-    if fields["call_ms"] < PROFILED_MS and not sample:
-        fields["call_ms"] = _milliseconds(call)
+    if case.device == "cuda" or case.choice.implementation == "compiled" or case.contender:
+        fields["first_call_ms"] = _milliseconds(call, case.device)
+    times, result = _times(case, call, sample)
+    fields.update(times)
     _warm.add(case.label)
-    if sample:
-        del result  # freed before the first sample, which then has as much room as the others
-        samples, result = sample_ms(_timed(case, call), case.device)
-        fields.update(summarise(samples))
     # The output of the last call is the one that is checked, after its graph is freed.
     output = tuple(tensor.detach() for tensor in result)
     del result
@@ -87,15 +84,27 @@ def measure(case: Case, sample: bool = True, errors: bool = False) -> dict[str, 
         fields.update(accuracy(case, lambda some: case_call(step, loss, some)(), scale))
     if case.device == "cuda":
         fields["floor_ms"] = floor_ms(case)
-        fields["energy_mj"] = millijoules(_timed(case, call), case.device)
-        fields["replayed"] = replays(case)
+        fields["energy_mj"] = millijoules(call, case.device) if energy else None
         fields.update(nvml.state(case.device))
     return fields
 
 
-def _timed(case: Case, call: Call) -> Call:
-    """What is timed: replays of the call where launches would outlast the work."""
-    return captured(call) if replays(case) else call
+def _times(case: Case, call: Call, sample: bool) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
+    """Peak memory and times of a call, and what it last returned."""
+    start = time.perf_counter()
+    peak, result = peak_and_result(call, case.device)  # also warms up
+    once_ms = (time.perf_counter() - start) * 1e3
+    fields: dict[str, Any] = {"peak_bytes": peak, "call_ms": once_ms}
+    if case.device == "cpu" and once_ms > SLOW_MS and not sample:
+        return {**fields, **summarise([once_ms])}, result
+    del result  # freed before the first sample, which then has as much room as the others
+    timer = make_timer(case.device)
+    samples, result = sample_ms(call, timer, few=not sample)
+    fields["call_ms"] = samples[0]
+    if isinstance(timer, CudaTimer):
+        fields["launched_ahead"] = timer.ahead
+        fields["call_ms"] = _milliseconds(call, case.device)
+    return {**fields, **summarise(samples)}, result
 
 
 def compare(
@@ -121,7 +130,7 @@ def compare(
         call = case_call(case, create_loss(case), views[inputs])
         if case.label not in _warm:
             call()
-        calls.append(_timed(case, call))
+        calls.append(call)
     samples, outputs = interleave(calls, rounds, cases[0].device)
     checks = [
         check(case, output, scale)
@@ -145,7 +154,10 @@ def check(case: Case, output: tuple[Tensor, ...], scale: float = 1.0) -> dict[st
         return {"value": value, "value_fp64": None, "status": "ok", "reason": "not verified: oom"}
 
 
-def _milliseconds(call: Any) -> float:
+def _milliseconds(call: Call, device: str) -> float:
+    """Of a call and its launches, on a device that has nothing else to do."""
     start = time.perf_counter()
     call()
+    if device == "cuda":
+        torch.cuda.synchronize()
     return (time.perf_counter() - start) * 1e3

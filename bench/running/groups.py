@@ -6,8 +6,7 @@ from typing import Any
 
 from lossbench.bench.cases.case import Case
 from lossbench.bench.comparing.ratios import noise
-from lossbench.bench.measuring.interleave import VISIT_MS
-from lossbench.bench.measuring.timing import summarise
+from lossbench.bench.measuring.timing import VISIT_MS, summarise
 from lossbench.bench.records.environment import content_hash
 from lossbench.bench.running.worker import Worker
 

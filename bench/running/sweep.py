@@ -213,7 +213,7 @@ def _record(
 def describe(case: Case, header: dict[str, Any]) -> dict[str, Any]:
     """Fields of a record that say what it is of."""
     key = case_key(case, header)
-    return {"key": key, **case.describe(), "inputs_id": identity(case.inputs)}
+    return {"key": key, **case.describe(), "inputs_id": identity(case.inputs, case.device)}
 
 
 def in_turn(cases: Sequence[Case], paired: bool) -> list[list[Case]]:
@@ -241,7 +241,7 @@ def _is_done(record: dict[str, Any] | None, errors: bool) -> bool:
 
 def case_key(case: Case, header: dict[str, Any]) -> str:
     """Content key of a record: equal only if the same code measured the same case here."""
-    fields = {**case.describe(), "inputs": identity(case.inputs)}
+    fields = {**case.describe(), "inputs": identity(case.inputs, case.device)}
     if case.contender:
         fields["contender"] = contenders.identity(case.contender)
     return environment.content_hash([fields, header["code_hash"], header["environment_hash"]])

@@ -9,7 +9,6 @@ from command_line import call_lossbench
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.suites import GPU_SHAPES, suite
 from lossbench.bench.measuring import energy, floor
-from lossbench.bench.measuring.replay import replays
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +40,6 @@ def test_every_shape_has_every_contender(cases, shape, pass_):
         ("gram", "tf32"),
         ("chunked", "tf32"),
     }
-
-
-def test_only_small_cases_on_a_gpu_are_replayed():
-    assert replays(Case("smi", batch=256, device="cuda"))
-    assert not replays(Case("smi", batch=257, device="cuda"))
-    assert not replays(Case("smi", batch=2))
 
 
 @pytest.mark.long

@@ -36,6 +36,12 @@ def test_no_feature_lies_where_the_gradient_of_vicreg_jumps(kind, batch, dim):
             assert deviation.min() < 1 < deviation.max()
 
 
+def test_inputs_of_another_kind_of_device_are_known_to_be_others():
+    """A GPU draws other numbers from the same seed; digits and files are read on the CPU."""
+    assert identity("random", "cpu") != identity("random", "cuda")
+    assert identity("digits", "cpu") == identity("digits", "cuda")
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 def test_inputs_have_the_dtype_and_shape_asked_for(dtype):
     case = Case("smi", batch=3, dim=5, dtype=dtype, world=4, distribution="gather")
@@ -71,10 +77,10 @@ def test_own_embeddings(tmp_path, views, suffix):
 def test_a_file_is_known_by_its_content(tmp_path, views):
     for name in ("one", "two"):
         save(tmp_path / f"{name}.npz", z_a=views[0], z_b=views[1])
-    one, two = (identity(f"file:{tmp_path}/{name}.npz") for name in ("one", "two"))
+    one, two = (identity(f"file:{tmp_path}/{name}.npz", "cpu") for name in ("one", "two"))
     assert one == two
     save(tmp_path / "two.npz", z_a=views[1], z_b=views[0])
-    assert identity(f"file:{tmp_path}/two.npz") != one
+    assert identity(f"file:{tmp_path}/two.npz", "cpu") != one
 
 
 def test_only_the_two_views_are_read_in_any_byte_order(tmp_path, views):

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from lossbench.bench.comparing.ratios import FLOOR, Ratio, noise, ratio
-from lossbench.bench.measuring.interleave import VISIT_CALLS, VISIT_MS, interleave
+from lossbench.bench.measuring.interleave import VISIT_CALLS, interleave
+from lossbench.bench.measuring.timing import VISIT_MS
 
 PROCESSES, ROUNDS = 5, 12
 COMPARISONS = 200

@@ -172,3 +172,40 @@ def test_what_is_not_finite_is_invalid(place):
     output[place] = output[place] * float("inf")
     found = judge(case, tuple(output))
     assert found == {"status": "invalid", "reason": "the value or its gradient is not finite"}
+
+
+@pytest.mark.parametrize("loss", losses.names())
+def test_where_the_reference_does_not_fit_tiles_tell_the_same_truth(monkeypatch, loss):
+    case = make_case(loss, dtype="bfloat16")
+    output = right_output(case)
+    by_reference = judge(case, output)
+    accuracy._truths.clear()
+    monkeypatch.setattr(accuracy, "_fits", lambda case: False)
+    found = judge(case, output)
+    tiled = "chunked" in losses.spec(loss).implementations
+    assert found["judged_by"] == ("chunked" if tiled else "reference")
+    assert by_reference["judged_by"] == "reference"
+    for name in ("value_fp64", "gradient_error"):
+        assert found[name] == pytest.approx(by_reference[name], rel=1e-9)
+    wrong = judge(case, (output[0], *(1.1 * gradient for gradient in output[1:])))
+    assert wrong["status"] == "invalid"
+
+
+def test_a_gpu_checks_what_it_multiplies_in_seconds(monkeypatch):
+    """One of 30 TFLOP/s in fp64 the gradient at (2048, 8192), and not one of a hundredth."""
+    case = make_case(batch=2048, dim=8192, device="cuda")
+    monkeypatch.setattr(accuracy, "free_bytes", lambda device: 80e9)
+    for tflops, checked in ((30, True), (0.2, False)):
+        ms = 2 * accuracy.PRODUCT_SIDE**3 / tflops / 1e9
+        monkeypatch.setattr(accuracy, "make_timer", lambda _, ms=ms: lambda call: (ms, ()))
+        monkeypatch.setattr(torch, "randn", lambda *_, **__: None)
+        accuracy._gpu_macs.cache_clear()
+        assert accuracy._affordable(case) == checked
+    accuracy._gpu_macs.cache_clear()
+
+
+def test_a_gpu_that_does_not_hold_the_reference_is_judged_by_tiles(monkeypatch):
+    case = make_case(batch=65536, dim=1024, device="cuda")
+    for free, name in ((80e9, "chunked"), (2e12, "reference")):
+        monkeypatch.setattr(accuracy, "free_bytes", lambda device, free=free: free)
+        assert accuracy._judge(case) == name

@@ -42,20 +42,20 @@ def test_every_call_builds_a_fresh_graph(views):
     loss = losses.create("smi")
     loss.register_forward_hook(lambda *_: built.append(1))
     call = make_call(loss, views, "step")
-    samples, result = sample_ms(call, "cpu")
+    samples, result = sample_ms(call, timing.make_timer("cpu"))
     assert len(built) == len(samples)
     assert len(result) == 3
 
 
 def test_sampling_stops_at_enough_samples(monkeypatch):
     monkeypatch.setattr(timing, "TARGET_S", 0.0)
-    samples, _ = sample_ms(lambda: (), "cpu")
+    samples, _ = sample_ms(lambda: (), timing.make_timer("cpu"))
     assert len(samples) == timing.MIN_SAMPLES
 
 
 def test_slow_calls_stop_at_two_samples(monkeypatch):
     monkeypatch.setattr(timing, "LIMIT_S", 0.001)
-    samples, _ = sample_ms(lambda: time.sleep(0.002), "cpu")
+    samples, _ = sample_ms(lambda: time.sleep(0.002), timing.make_timer("cpu"))
     assert len(samples) == 2
 
 
@@ -108,3 +108,113 @@ def test_waiting_for_a_core_is_not_the_calls_time_but_sleeping_is():
             process.wait()
     assert elapsed >= 20
     assert elapsed < 20 + 3 * work_ms
+
+
+def test_a_few_samples_end_after_one_that_is_long():
+    timer = timing.make_timer("cpu")
+    assert len(sample_ms(lambda: (), timer, few=True)[0]) == timing.FEW
+    slow = sample_ms(lambda: time.sleep(timing.VISIT_MS / 1e3), timer, few=True)[0]
+    assert len(slow) == 1
+
+
+class FakeGpu:
+    """A GPU, and Python that launches work on it, on one clock in milliseconds.
+
+    Work that is launched runs when all before it is done. Nothing else of ``torch.cuda`` is here.
+    """
+
+    def __init__(self):
+        self.now = self.free = 0.0
+        self.waits = []
+
+    def launch(self, host_ms, work_ms):
+        self.now += host_ms
+        self.free = max(self.now, self.free) + work_ms
+
+    def sleep(self, cycles):
+        self.waits.append(cycles / timing.CYCLES_PER_MS)
+        self.launch(0.0, self.waits[-1])
+
+    def event(self, enable_timing):
+        return FakeEvent(self)
+
+
+class FakeEvent:
+    def __init__(self, gpu):
+        self.gpu, self.at = gpu, 0.0
+
+    def record(self):
+        self.gpu.launch(0.0, 0.0)
+        self.at = self.gpu.free
+
+    def query(self):
+        return self.gpu.now >= self.at
+
+    def synchronize(self):
+        self.gpu.now = max(self.gpu.now, self.at)
+
+    def elapsed_time(self, end):
+        return end.at - self.at
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    gpu = FakeGpu()
+    properties = type("Properties", (), {"L2_cache_size": 8})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(torch.cuda, "Event", gpu.event)
+    monkeypatch.setattr(torch.cuda, "_sleep", gpu.sleep, raising=False)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: gpu.now / 1e3)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, device=None, **k: empty(*a, **k))
+    return gpu
+
+
+@pytest.mark.parametrize(("host_ms", "work_ms"), [(0.01, 0.2), (0.1, 0.05), (0.4, 0.01), (0.3, 2)])
+def test_a_gpu_is_timed_and_not_what_launches_its_work(gpu, host_ms, work_ms):
+    """A call of ten launches, each of which takes the host and the GPU as long as it says."""
+
+    def call():
+        for _ in range(10):
+            gpu.launch(host_ms, work_ms)
+        return ()
+
+    timer = timing.CudaTimer()
+    for _ in range(2):
+        elapsed, result = timer(call)
+        assert timer.ahead
+        assert elapsed == pytest.approx(10 * work_ms)
+        assert result == ()
+    assert gpu.waits[-1] == gpu.waits[-2]  # known from the first time
+
+
+def test_each_call_has_a_wait_of_its_own(gpu):
+    timer = timing.CudaTimer()
+    slow, quick = (lambda: gpu.launch(4.0, 1.0)), (lambda: gpu.launch(0.1, 1.0))
+    timer(slow)
+    timer(quick)
+    assert gpu.waits[-1] == timing.SHORTEST_WAIT_MS
+
+
+def test_a_call_that_waits_for_the_gpu_is_timed_with_its_launches_and_says_so(gpu):
+    def call():
+        gpu.launch(0.3, 0.1)
+        gpu.now = max(gpu.now, gpu.free)  # such as .item()
+        gpu.launch(0.3, 0.1)
+
+    timer = timing.CudaTimer()
+    elapsed, _ = timer(call)
+    assert not timer.ahead
+    assert elapsed == pytest.approx(0.1 + 0.3 + 0.1)
+    assert max(gpu.waits) <= 3 * timing.LONGEST_WAIT_MS
+
+
+def test_what_is_launched_for_long_is_not_called_again(gpu):
+    calls = []
+
+    def call():
+        calls.append(1)
+        gpu.launch(2 * timing.LONGEST_WAIT_MS, 5.0)
+
+    timing.CudaTimer()(call)
+    assert len(calls) == 1
