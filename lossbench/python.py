@@ -51,6 +51,7 @@ def run(
     contender: Names = None,
     paired: bool = False,
     accuracy: bool = False,
+    energy: bool = False,
     frontier: bool = False,
     memory: str | None = None,
     out: str | Path | None = None,
@@ -80,6 +81,7 @@ def run(
         contender: losses of yours, such as "vicreg.mine=package.module:attribute".
         paired: time cases in turn, so that their ratios can be believed.
         accuracy: measure errors on random, aligned and collapsed inputs.
+        energy: measure the energy of a call, where the device counts it.
         frontier: find the largest batch that fits instead, of each case.
         memory: with ``frontier``: of an emulated device, such as "24GB".
         out: run file, continued if it is there; None keeps the run in memory alone.
@@ -105,7 +107,7 @@ def run(
     """
     if not functions.are_many():  # torchrun's processes start none
         check_guarded()
-    functions.check_frontier(frontier, memory, paired or accuracy or budget or launcher)
+    functions.check_frontier(frontier, memory, paired or accuracy or energy or budget or launcher)
     starts = make_launcher(launcher or "", jobs, _settings("slurm", slurm))
     if starts and out is None:
         raise ValueError("jobs write a run file: give out")
@@ -129,7 +131,7 @@ def run(
             size = parse_bytes(str(memory)) if memory else None
             found, _ = functions.find_frontier(cases, path, restart, size, limits[1])
             return pd.DataFrame([each.describe() for each in found])
-        outcome = functions.run(cases, path, restart, starts, *limits, paired, accuracy)
+        outcome = functions.run(cases, path, restart, starts, *limits, paired, accuracy, energy)
         return _frame(path, outcome.records, out is not None)
 
 

@@ -36,6 +36,8 @@ class Case:
         products: one of ``losses.PRODUCTS``, if not the implementation's own precision.
         contender: "" for an implementation of ours; else where a third party's is found, as
             ``package.module:attribute?key=value``. ``implementation`` is then the name it goes by.
+        stage: of a suite that has several, see ``cases.suites``. It says when and how a case is
+            measured, not what it is: cases that differ in it alone are equal.
     """
 
     loss: str
@@ -52,6 +54,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     products: str = ""
     contender: str = ""
+    stage: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         spec = losses.spec(self.loss)
@@ -157,6 +160,7 @@ class Case:
     def describe(self) -> dict[str, Any]:
         """The case as flat, JSON-safe fields; every hyperparameter is spelled out."""
         fields = asdict(self)
+        del fields["stage"]
         fields["options"] = _settings(self.options)
         fields["pass"] = fields.pop("pass_")
         chosen = losses.spec(self.loss).configure(**self.hyperparameters)

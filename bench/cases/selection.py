@@ -13,7 +13,7 @@ from lossbench.bench.cases import third_parties
 from lossbench.bench.cases.case import DEVICES, Case
 from lossbench.bench.cases.contenders import make_cases
 from lossbench.bench.cases.inputs import check_source, file_facts
-from lossbench.bench.cases.suites import Grid, Layout
+from lossbench.bench.cases.suites import PAIRED, Grid, Layout
 from lossbench.bench.cases.suites import suite as named
 from lossbench.losses import pick
 
@@ -71,7 +71,7 @@ def select_cases(
             grid = _with_inputs(grid, inputs, chosen, any((batch, world, distribution)))
         grid = replace(grid, layouts=_layouts(grid.layouts, batch, world, distribution))
         cases += [case for case in grid.cases() if case not in cases]
-    if suite == "gpu" and not there:
+    if suite in PAIRED and not there:
         cases += third_parties.beside(cases)
     for text in contender:
         cases += make_cases(text, cases)

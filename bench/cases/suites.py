@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lossbench import losses
@@ -37,6 +37,7 @@ class Grid:
         variants: for each loss, sets of hyperparameters; default: as published.
         options: sets of options, each for the implementations that have them.
         products: precisions of products of implementations in PyTorch; "" for their own.
+        stage: of a suite that has several.
     """
 
     loss: Sequence[str] = ()
@@ -50,6 +51,7 @@ class Grid:
     variants: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     options: Sequence[Mapping[str, Any]] = ({},)
     products: Sequence[str] = ("",)
+    stage: str = ""
 
     def cases(self) -> Iterator[Case]:
         """The cases of this grid.
@@ -77,6 +79,7 @@ class Grid:
                         hyperparameters=dict(setting),
                         options=dict(options),
                         products=products,
+                        stage=self.stage,
                     )
 
     def _ways(self, loss: str, implementation: str) -> Iterator[tuple[Mapping[str, Any], str]]:
@@ -112,33 +115,79 @@ PUBLISHED = ("barlow_twins", "nt_xent", "smi", "vicreg")
 ABLATION = {"smi": [{"dependency": "squared_correlation"}, {"dependency": "correlation"}]}
 """SMI without its logarithm, the ablation that the paper's reviewer asked for."""
 
-GPU_SHAPES = ((256, 8192), (2048, 8192), (4096, 8192), (16384, 2048), (65536, 1024), (65536, 768))
-"""N and D of the gpu suite: the published shape, and others up to what needs fused kernels."""
+CHECK, USE, HEADLINE, REST, LAST = "check", "use", "headline", "rest", "last"
+"""Stages of the gpu suite, each worth having alone. Cases of different stages are timed apart, so
+that none waits for a later one."""
+ALONE = (CHECK, USE)
+"""Stages whose cases are right or wrong: they are not timed in turn."""
+HEADLINE_SHAPES = ((2048, 8192), (65536, 1024), (256, 8192))
+"""N and D: where kernels should tell most, where eager code does not fit, the published shape."""
+GPU_SHAPES = (*HEADLINE_SHAPES, (4096, 8192), (16384, 2048), (65536, 768))
+STRATEGIES = tuple({"strategy": name} for name in ("fused", "cublas", "split"))
 
 
-def _correctness() -> Iterator[Grid]:
-    """Every loss by kernels, on a ragged batch, in each dtype and by each strategy."""
-    strategies = [{"strategy": name} for name in ("fused", "cublas", "split")]
+def _checks() -> Iterator[Grid]:
+    """Every loss by kernels: on a ragged batch, in each dtype, by each strategy.
+
+    Then on a batch whose Gram is swept twice, as there is no room to keep its gradient; and as
+    users call a loss, within what may surround it.
+    """
     dtypes = ("float32", "bfloat16", "float16")
-    yield Grid((), ("triton",), ((300, 1, "local"),), (1000,), dtypes, options=strategies)
+    small, swept = ((300, 1, "local"),), ((4200, 1, "local"),)
+    kernels = ("triton",)
+    yield Grid((), kernels, small, (1000,), dtypes, options=STRATEGIES, stage=CHECK)
+    yield Grid((), kernels, swept, (100,), ("bfloat16",), options=STRATEGIES, stage=CHECK)
+    yield Grid((), kernels, small, (1000,), ("bfloat16",), stage=USE)
 
 
-def _contenders(batch: int, dim: int) -> Iterator[Grid]:
-    """SMI by every way to compute it, on bf16 embeddings."""
-    for pass_ in ("step", "forward"):
-        shape: dict[str, Any] = {
-            "loss": ("smi",),
-            "layouts": ((batch, 1, "local"),),
-            "dim": (dim,),
-            "dtype": ("bfloat16",),
-            "pass_": (pass_,),
-        }
-        strategies = [{"strategy": name} for name in ("fused", "cublas", "split")]
-        modes = [{"mode": name} for name in ("default", "max-autotune-no-cudagraphs")]
-        yield Grid(implementation=("triton",), options=strategies, **shape)
-        yield Grid(implementation=("reference",), products=("ieee", "tf32", "bf16"), **shape)
-        yield Grid(implementation=("compiled",), products=("bf16",), options=modes, **shape)
-        yield Grid(implementation=("gram", "chunked"), products=("tf32",), **shape)
+def _ways(shape: tuple[int, int], pass_: str) -> dict[str, tuple[Grid, ...]]:
+    """SMI of bf16 embeddings by every way to compute it, by what is to be known of a shape."""
+    batch, dim = shape
+    common: dict[str, Any] = {
+        "loss": ("smi",),
+        "layouts": ((batch, 1, "local"),),
+        "dim": (dim,),
+        "dtype": ("bfloat16",),
+        "pass_": (pass_,),
+    }
+    default, tuned = ({"mode": name} for name in ("default", "max-autotune-no-cudagraphs"))
+    return {
+        "first": (
+            Grid(implementation=("triton",), options=STRATEGIES, **common),
+            Grid(implementation=("reference",), products=("bf16", "tf32"), **common),
+            Grid(implementation=("compiled",), products=("bf16",), options=(default,), **common),
+        ),
+        "more": (
+            Grid(implementation=("reference",), products=("ieee",), **common),
+            Grid(implementation=("gram", "chunked"), products=("tf32",), **common),
+        ),
+        # beside the kernels as they are called: they are timed in turn
+        "tuned": (
+            Grid(implementation=("triton",), **common),
+            Grid(implementation=("compiled",), products=("bf16",), options=(tuned,), **common),
+        ),
+    }
+
+
+def _timed() -> Iterator[Grid]:
+    """What is timed of SMI: the headline, then all else, what takes minutes to compile last."""
+    later: list[Grid] = []
+    last: list[Grid] = []
+    for pass_, shape in itertools.product(("step", "forward"), GPU_SHAPES):
+        ways = _ways(shape, pass_)
+        is_headline = pass_ == "step" and shape in HEADLINE_SHAPES
+        yield from _staged(HEADLINE, ways["first"] if is_headline else ())
+        later += _staged(REST, () if is_headline else (*ways["first"], *ways["more"]))
+        last += _staged(LAST, (*(ways["more"] if is_headline else ()), *ways["tuned"]))
+    yield from (*later, *last)
+
+
+def _staged(stage: str, grids: Sequence[Grid]) -> list[Grid]:
+    return [replace(grid, stage=stage) for grid in grids]
+
+
+def _of_stages(*stages: str) -> tuple[Grid, ...]:
+    return tuple(grid for grid in (*_checks(), *_timed()) if grid.stage in stages)
 
 
 SUITES: dict[str, tuple[Grid, ...]] = {
@@ -170,12 +219,11 @@ SUITES: dict[str, tuple[Grid, ...]] = {
     "distributed": (
         Grid(PUBLISHED, ("auto",), layouts=tuple((256, 8, way) for way in losses.DISTRIBUTIONS)),
     ),
-    "gpu": (
-        *_correctness(),
-        *(grid for batch, dim in GPU_SHAPES for grid in _contenders(batch, dim)),
-    ),
+    "gpu-check": _of_stages(CHECK, USE),
+    "gpu-headline": _of_stages(HEADLINE),
+    "gpu": _of_stages(CHECK, USE, HEADLINE, REST, LAST),
 }
-PAIRED = ("gpu",)
+PAIRED = ("gpu-check", "gpu-headline", "gpu")
 """Suites that are there to be compared: timed in pairs, with errors, without being asked."""
 
 

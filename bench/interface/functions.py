@@ -24,9 +24,9 @@ from lossbench.bench.running.sweep import (
     Outcome,
     are_done,
     case_key,
-    in_turn,
     open_run,
     sweep,
+    together,
 )
 from lossbench.bench.running.worker import Worker
 
@@ -88,6 +88,7 @@ def run(
     timeout_s: float = 600.0,
     paired: bool = False,
     errors: bool = False,
+    energy: bool = False,
 ) -> Outcome:
     """Measure cases into a run file: here, in jobs, or as one of torchrun's processes.
 
@@ -100,6 +101,7 @@ def run(
         timeout_s: seconds after which a case is given up.
         paired: time cases of a group in turn, so that their ratios can be believed.
         errors: measure the errors of value and gradient on three kinds of inputs.
+        energy: measure the energy of a call.
 
     Raises:
         RunFileError: the run file cannot be read or written, or comes from other code.
@@ -110,12 +112,13 @@ def run(
         "timeout_s": timeout_s,
         "paired": paired,
         "errors": errors,
+        "energy": energy,
     }
     if are_many():
-        if launcher or paired or errors or budget_s != float("inf"):
+        if launcher or paired or errors or energy or budget_s != float("inf"):
             raise ValueError(
                 "several processes measure all cases, one by one: leave --paired, --accuracy, "
-                "--frontier, --memory, --budget and --launcher out"
+                "--energy, --frontier, --memory, --budget and --launcher out"
             )
         return measure_together(cases, out, restart, say)
     if launcher:
@@ -129,7 +132,7 @@ def are_many() -> bool:
 
 
 def measure(
-    cases: Sequence[Case], out: Path, restart: bool, budget_s: float, timeout_s: float, **how: bool
+    cases: Sequence[Case], out: Path, restart: bool, budget_s: float, timeout_s: float, **how: Any
 ) -> Outcome:
     """Measure cases here, see ``bench.running.sweep.sweep``."""
     end = time.monotonic() + budget_s
@@ -145,11 +148,11 @@ def _share(
     """Measure cases in jobs; the budget is each job's own."""
     if launcher.tasks > 1:
         raise ValueError("run measures one device: --slurm nodes, tasks_per_node are for pretrain")
-    units = in_turn(cases, how["paired"])
+    units = together(cases, how["paired"])
     work = Work(
         units,
         case_key,
-        lambda found: are_done(found, how["paired"], how["errors"]),
+        lambda unit, found: are_done(unit, found, how["paired"], how["errors"], how["energy"]),
         partial(measure, restart=False, **how),
     )
     with Jobs() as progress:
@@ -176,8 +179,8 @@ def check_frontier(frontier: bool, memory: object, more: object) -> None:
         raise ValueError("--memory is that of an emulated device: give it with --frontier")
     if frontier and more:
         raise ValueError(
-            "--frontier times nothing, and runs here: leave --paired, --accuracy, --budget and "
-            "--launcher out"
+            "--frontier times nothing, and runs here: leave --paired, --accuracy, --energy, "
+            "--budget and --launcher out"
         )
 
 

@@ -35,13 +35,13 @@ def measure_noise(
         samples = tracked(
             noise.sample(case, comparisons, slowdown, parse_seconds(timeout)),
             f"{case.label}, process by process",
-            noise.processes(comparisons),
+            noise.processes(comparisons, case.device),
         )
-        trust = noise.judge(list(samples), comparisons)
+        trust = noise.judge(list(samples), comparisons, case.device)
         print(
             f"{case.label}: a difference from itself claimed {trust.false_claims} times of "
             f"{comparisons}, {slowdown:.0%} slower found {trust.found} times of {comparisons} "
-            f"({PROCESSES} processes of {ROUNDS} rounds; A/A threshold "
+            f"({PROCESSES[case.device]} processes of {ROUNDS} rounds; A/A threshold "
             f"{min(trust.thresholds):.1%} to {max(trust.thresholds):.1%})"
         )
     return OK

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 Text = str | None
 CASES, SPREAD, JOBS_PANEL = "Which cases", "Many devices", "Many jobs"
 """Groups of options in ``--help``."""
-SUITE_HELP = "Named grid: smoke, efficiency, scaling, implementations, distributed, gpu."
+SUITE_HELP = (
+    "Named grid: smoke, efficiency, scaling, implementations, distributed, gpu-check, "
+    "gpu-headline, gpu."
+)
 BATCH_HELP = "Samples per device, N: 64,256, or powers of two 64..1024 (default: 256)."
 DIM_HELP = "Embedding dimensions, D: 512,8192, or powers of two 512..8192 (default: 8192)."
 DTYPE_HELP = "float64, float32, bfloat16, float16 (default: float32)."

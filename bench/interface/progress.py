@@ -72,6 +72,10 @@ class Report:
             result = f"{record['median_ms']:.3f} ms" if done else record["reason"]
             say(f"[{self._done}/{self._total}] {case.label}: {record['status']}, {result}")
 
+    def tell(self, line: str) -> None:
+        """Something happened that the user should know."""
+        say(line)
+
     def _advance(self, case: Case) -> None:
         self._done += 1
         self._bar.update(self._task, advance=_weight(case), count=f"{self._done}/{self._total}")

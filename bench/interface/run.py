@@ -33,6 +33,9 @@ def run(
     accuracy: Annotated[
         bool, option("--accuracy", "Errors on random, aligned and collapsed inputs.", MEASURED)
     ] = False,
+    energy: Annotated[
+        bool, option("--energy", "Energy of a call, for 2 s of each, where it counts.", MEASURED)
+    ] = False,
     out: Annotated[
         Path, option("--out", "Run file; continued if it is there.", KEPT, shows_default=True)
     ] = Path("runs/run.jsonl"),
@@ -56,9 +59,10 @@ def run(
     """Count and measure: a record of each case in a run file."""
     from lossbench.bench.interface.functions import check_frontier
 
-    check_frontier(frontier, memory, paired or accuracy or budget or launcher)
+    check_frontier(frontier, memory, paired or accuracy or energy or budget or launcher)
     if not frontier:
-        return _measure(cases, launcher, out, budget, timeout, restart, paired, accuracy, as_json)
+        wanted = {"paired": paired, "errors": accuracy, "energy": energy}
+        return _measure(cases, launcher, out, budget, timeout, restart, wanted, as_json)
     return _find(cases, out, restart, memory, parse_seconds(timeout), as_json)
 
 
@@ -69,8 +73,7 @@ def _measure(
     budget: str,
     timeout: str,
     restart: bool,
-    paired: bool,
-    accuracy: bool,
+    wanted: dict[str, bool],
     as_json: bool,
 ) -> int:
     from lossbench.bench.interface import display, functions
@@ -78,7 +81,7 @@ def _measure(
 
     budget_s = parse_seconds(budget) if budget else float("inf")
     limits = (budget_s, parse_seconds(timeout))
-    outcome = functions.run(cases, out, restart, launcher, *limits, paired, accuracy)
+    outcome = functions.run(cases, out, restart, launcher, *limits, **wanted)
     records = outcome.records
     if functions.are_many() and not records:
         return OK  # the first process prints them

@@ -75,7 +75,7 @@ def _share(
     work = Work(
         [[config] for config in configs],
         lambda config, header: records.key(config, launcher.tasks, plan.steps, header),
-        lambda found: _is_done(found[0], plan),
+        lambda _, found: _is_done(found[0], plan),
         partial(_run_all, plan=plan, device=device, restart=False),
     )
     with Jobs() as progress:

@@ -13,7 +13,7 @@ from lossbench.bench.cases.calls import Call, case_call, create_loss
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.inputs import make_views
 from lossbench.bench.counting.trace import any_views
-from lossbench.bench.measuring import nvml
+from lossbench.bench.measuring import nvml, surroundings
 from lossbench.bench.measuring.accuracy import accuracy, judge
 from lossbench.bench.measuring.energy import millijoules
 from lossbench.bench.measuring.floor import floor_ms
@@ -42,7 +42,11 @@ def try_once(case: Case) -> dict[str, Any]:
 
 
 def measure(
-    case: Case, sample: bool = True, errors: bool = False, energy: bool = False
+    case: Case,
+    sample: bool = True,
+    errors: bool = False,
+    energy: bool = False,
+    surrounded: bool = False,
 ) -> dict[str, Any]:
     """Measure one evaluation of a case in this process.
 
@@ -51,6 +55,7 @@ def measure(
         sample: False takes a few samples only: the time will be measured in pairs.
         errors: add the error of value and gradient on random, aligned and collapsed inputs.
         energy: add the energy of a call, which takes seconds, where it is counted.
+        surrounded: add whether it works within what surrounds a loss in training.
 
     Returns:
         Flat fields: ``status`` (ok or invalid), ``reason``, ``value``, its fp64 truth and error,
@@ -82,9 +87,12 @@ def measure(
     if errors and fields["status"] == "ok":
         step = replace(case, pass_="step")
         fields.update(accuracy(case, lambda some: case_call(step, loss, some)(), scale))
+    if surrounded and fields["status"] == "ok":
+        fields.update(surroundings.check(loss, views))
     if case.device == "cuda":
         fields["floor_ms"] = floor_ms(case)
-        fields["energy_mj"] = millijoules(call, case.device) if energy else None
+        if energy:
+            fields["energy_mj"] = millijoules(call, case.device)
         fields.update(nvml.state(case.device))
     return fields
 

@@ -1,7 +1,7 @@
 """What an exception says about a case."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -18,6 +18,11 @@ _UNSUPPORTED = ("not implemented for", "No working C++ compiler")
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that an allocation failed, on whatever device."""
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
+
+
+def is_broken(record: Mapping[str, Any]) -> bool:
+    """Whether a record says that the process that made it can use its GPU no more."""
+    return record["status"] == "error" and "CUDA error" in record["reason"]
 
 
 def describe_failure(error: Exception) -> dict[str, Any]:

@@ -82,6 +82,7 @@ RECORD: dict[str, Kind] = {
         COUNT,
         evaluations="independent evaluations that all devices make together",
         pair_processes="fresh processes that cases were timed in turn in",
+        pair_planned="processes that were to be: fewer are there where a run was stopped",
         processes="processes that measured it together",
     ),
     **each(
@@ -95,6 +96,7 @@ RECORD: dict[str, Kind] = {
         title="of the loss",
         chosen="the implementation that ran, where auto chose it",
         contender_version="version of its package",
+        works_within="what may surround a loss, and within which it gave the same",
         judged_by="implementation that, in fp64, it is compared with",
         parity="what a third party's loss equals",
         inputs_id="seed of the inputs and the kind of device that made them, or hash of their file",

@@ -1,9 +1,12 @@
 """Run files: JSON lines. The first line is the environment, every other line a record.
 
-A record is written in one piece and flushed when its case ends, so a killed sweep loses the case
-in flight and nothing else. Only the last line can be half-written: it is dropped with a warning.
+A record is written in one piece and flushed as soon as it is known, so a killed sweep loses the
+case in flight and nothing else. Only the last line can be half-written: it is dropped with a
+warning. When more becomes known of a case, its record is written once more: the last one counts,
+and is the only one that is left when the file is closed.
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -163,6 +166,7 @@ class Writer:
         except BaseException:
             self._file.close()
             raise
+        self._has_old = False
 
     def _resume(self, header: dict[str, Any]) -> dict[str, dict[str, Any]]:
         if is_unfinished(self.path.read_bytes()):  # new, or killed in its first line
@@ -189,6 +193,7 @@ class Writer:
                 record written before.
         """
         self._append(record)
+        self._has_old |= record["key"] in self.records
         self.records[record["key"]] = record
 
     def _append(self, content: dict[str, Any]) -> None:
@@ -209,7 +214,19 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._has_old:
+            with contextlib.suppress(OSError):  # nothing is lost where there is no room
+                self._drop_old()
         self._file.close()
+
+    def _drop_old(self) -> None:
+        """Leave the last record of each case alone, in the order of their first."""
+        path = self.path.resolve()
+        header, *lines = path.read_bytes().splitlines(keepends=True)
+        last = {fields.parse(line)["key"]: line for line in lines}
+        copy = path.with_name(f"{path.name}.tmp")
+        copy.write_bytes(header + b"".join(last.values()))
+        copy.replace(path)
 
 
 def set_aside(path: Path) -> Path:

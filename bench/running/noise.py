@@ -27,9 +27,9 @@ class Trust:
     thresholds: tuple[float, ...]
 
 
-def processes(comparisons: int) -> int:
+def processes(comparisons: int, device: str) -> int:
     """How many fresh processes ``sample`` starts for so many comparisons."""
-    return PROCESSES * -(-comparisons // SESSIONS)
+    return PROCESSES[device] * -(-comparisons // SESSIONS)
 
 
 def sample(
@@ -53,7 +53,7 @@ def sample(
         RuntimeError: the case failed.
     """
     worker = Worker(case.device)
-    for _ in range(processes(comparisons)):
+    for _ in range(processes(comparisons, case.device)):
         found = worker.sample_noise(case, slowdown, timeout_s)
         worker.stop()
         if "sessions" not in found:
@@ -61,14 +61,16 @@ def sample(
         yield found["sessions"]
 
 
-def judge(samples: Sequence[Sequence[Session]], comparisons: int) -> Trust:
+def judge(samples: Sequence[Sequence[Session]], comparisons: int, device: str) -> Trust:
     """What paired timing claims of sampled calls.
 
     Args:
         samples: sessions of each process, as ``sample`` yields them.
         comparisons: how many of the sessions to look at.
+        device: "cpu" or "cuda".
     """
-    batches = (samples[start : start + PROCESSES] for start in range(0, len(samples), PROCESSES))
+    each = PROCESSES[device]
+    batches = (samples[start : start + each] for start in range(0, len(samples), each))
     compared = [session for batch in batches for session in zip(*batch, strict=True)]
     thresholds, same, slower = [], [], []
     for session in compared[:comparisons]:

@@ -26,13 +26,13 @@ class Work:
     Attributes:
         units: lists of cases or settings, most important first; a unit stays in one job.
         key: content key of one of them under a run file's header.
-        is_done: whether the records of a unit, None where there is none, need no job.
+        is_done: of a unit and its records, None where there is none: whether it needs no job.
         task: runs some of them, of whole units, into a run file.
     """
 
     units: Sequence[Sequence[Any]]
     key: Callable[[Any, dict[str, Any]], str]
-    is_done: Callable[[list[Record | None]], bool]
+    is_done: Callable[[Sequence[Any], list[Record | None]], bool]
     task: Callable[[list[Any], Path], object]
 
     def records(self, out: Path) -> list[list[Record | None]]:
@@ -74,7 +74,8 @@ def share(launcher: Launcher, work: Work, out: Path, restart: bool, progress: Pr
     _check_folder(folder)
     merge(out, folder)  # what a killed session left
     before = work.records(out)
-    todo = [unit for unit, found in zip(work.units, before, strict=True) if not work.is_done(found)]
+    pairs = zip(work.units, before, strict=True)
+    todo = [unit for unit, found in pairs if not work.is_done(unit, found)]
     failures: list[str] = []
     try:
         if todo:

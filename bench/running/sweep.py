@@ -12,17 +12,16 @@ import torch
 from lossbench.bench.cases import contenders
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.inputs import identity
+from lossbench.bench.cases.suites import ALONE, USE
 from lossbench.bench.predicting.calibrate import calibrate
 from lossbench.bench.predicting.ceilings import Ceilings, of_ceiling
 from lossbench.bench.records import environment
-from lossbench.bench.records.failures import OUT_OF_BUDGET
+from lossbench.bench.records.failures import OUT_OF_BUDGET, is_broken
 from lossbench.bench.records.runfile import SCHEMA, StaleRunError, Writer, set_aside
 from lossbench.bench.running import groups
+from lossbench.bench.running.budget import Clock
 from lossbench.bench.running.job import Job
 from lossbench.bench.running.worker import Worker
-
-CALLS_PER_CASE = 4
-"""Calls that a slow case makes: warm-up with memory, samples, fp64 check. Estimates what fits."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,9 @@ class Progress(Protocol):
 
     def finish(self, case: Case, record: dict[str, Any]) -> None:
         """The case ended, and its record is on the disk."""
+
+    def tell(self, line: str) -> None:
+        """Something happened that the user should know."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,9 @@ def sweep(
     progress: Progress,
     paired: bool = False,
     errors: bool = False,
+    energy: bool = False,
+    worker: Worker | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """Measure the cases that the run file does not hold yet, and try failed ones again.
 
@@ -157,57 +162,116 @@ def sweep(
         writer: the run file.
         limits: when to stop.
         progress: told what happens.
-        paired: time the cases of a group in turn, so that their ratios can be believed; a group is
-            recorded when all of it is done.
+        paired: time the cases of a group in turn, so that their ratios can be believed.
         errors: measure the errors of value and gradient on three kinds of inputs.
+        energy: measure the energy of a call.
+        worker: what measures; default: a child process.
+        now: what time it is, in seconds.
     """
-    ceilings = Ceilings.of(writer.header.get("calibration"))
-    keys = {case_key(case, writer.header): case for case in cases}
-    batches = in_turn(list(keys.values()), paired)
-    clock = _Clock(limits.budget_s)
-    worker = Worker(cases[0].device, limits.memory_bytes)
-    measured = left = 0
+    keys: dict[str, Case] = {}
+    for case in cases:
+        keys.setdefault(case_key(case, writer.header), case)
+    worker = worker or Worker(cases[0].device, limits.memory_bytes)
+    wanted = {"errors": errors, "energy": energy}
+    session = _Session(writer, limits, progress, paired, wanted, worker, now)
     try:
-        for batch in batches:
-            found = [writer.records.get(case_key(case, writer.header)) for case in batch]
-            if are_done(found, paired, errors):
-                for case in batch:
-                    progress.skip(case)
-                continue
-            records = []
-            for case in batch:
-                progress.start(case)
-                fits = clock.allows(case)
-                how = {
-                    "measure": fits,
-                    "sample": not paired,
-                    "errors": errors,
-                    "ceilings": ceilings,
-                }
-                records.append(_record(case, writer.header, worker, limits, how))
-                measured, left = measured + fits, left + (not fits)
-            if paired:
-                progress.compare(batch)
-                groups.compare(worker, batch, records, limits.timeout_s)
-                worker.stop()  # the next group starts in a fresh process
-            for case, record in zip(batch, records, strict=True):
-                record.update(of_ceiling(record))
-                writer.append(record)
-                clock.learn(case, record)
-                progress.finish(case, record)
+        for batch in together(list(keys.values()), paired):
+            session.run(batch)
     finally:
         worker.stop()
-    return Outcome([writer.records[key] for key in keys], measured, left)
+    return Outcome([writer.records[key] for key in keys], session.measured, session.left)
 
 
-def _record(
-    case: Case, header: dict[str, Any], worker: Worker, limits: Limits, how: dict[str, Any]
-) -> dict[str, Any]:
-    """A case's description, counts and, if it is to be measured, measurement."""
-    fields = worker.evaluate(case, limits.timeout_s, **how)
-    if not how["measure"]:
-        fields = {**fields, "status": "timeout", "reason": OUT_OF_BUDGET}
-    return {**describe(case, header), **fields}
+class _Session:
+    """Runs what is timed together, one batch after the other."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        limits: Limits,
+        progress: Progress,
+        paired: bool,
+        wanted: dict[str, bool],
+        worker: Worker,
+        now: Callable[[], float],
+    ) -> None:
+        self._writer, self._limits, self._progress = writer, limits, progress
+        self._paired, self._wanted = paired, wanted
+        self._worker, self._clock = worker, Clock(limits.budget_s, now)
+        self._ceilings = Ceilings.of(writer.header.get("calibration"))
+        self.measured = self.left = 0
+
+    def run(self, batch: Sequence[Case]) -> None:
+        """Evaluate cases one by one, then time them in turn. What is known is on the disk at once.
+
+        Of a batch that was begun in an earlier session only what is missing is done.
+        """
+        paired = in_turn(batch, self._paired)
+        found = [self._writer.records.get(case_key(case, self._writer.header)) for case in batch]
+        if are_done(batch, found, self._paired, **self._wanted):
+            for case in batch:
+                self._progress.skip(case)
+            return
+        self._clock.begin()
+        pairs = zip(batch, found, strict=True)
+        records = [self._evaluate(case, old, paired) for case, old in pairs]
+        if paired:
+            self._compare(batch, records)
+        for case, record in zip(batch, records, strict=True):
+            self._progress.finish(case, record)
+
+    def _evaluate(self, case: Case, old: dict[str, Any] | None, paired: bool) -> dict[str, Any]:
+        self._progress.start(case)
+        fits = self._clock.allows(case, groups.MIN_ROUNDS if paired else 0)
+        self.measured, self.left = self.measured + fits, self.left + (not fits)
+        if fits and _is_done(old, **self._wanted):
+            return dict(old or {})
+        how = {
+            **self._wanted,
+            "measure": fits,
+            "sample": not paired,
+            "surrounded": case.stage == USE,
+            "ceilings": self._ceilings,
+        }
+        fields = self._worker.evaluate(case, self._limits.timeout_s, **how)
+        if not fits:
+            fields = {**fields, "status": "timeout", "reason": OUT_OF_BUDGET}
+        record = {**describe(case, self._writer.header), **fields}
+        if not paired:
+            record.update(of_ceiling(record))
+        self._save([record])
+        self._clock.learn(case, record)
+        if is_broken(record):
+            self._worker.stop()  # what comes next gets a device that works
+        return record
+
+    def _compare(self, batch: Sequence[Case], records: list[dict[str, Any]]) -> None:
+        if all(record["reason"] == OUT_OF_BUDGET for record in records):
+            return
+        self._progress.compare(batch)
+        short = groups.compare(
+            self._worker,
+            batch,
+            records,
+            self._limits.timeout_s,
+            lambda: self._clock.left_s,
+            lambda: self._save(records),
+        )
+        self._worker.stop()  # the next group starts in a fresh process
+        if short:
+            self._progress.tell(f"{short}, from {batch[0].label} on")
+        if not groups.is_complete(records):
+            right = sum(record["status"] == "ok" for record in records)
+            self.measured, self.left = self.measured - right, self.left + right
+        for record in records:
+            record.update(of_ceiling(record))
+        self._save(records)
+
+    def _save(self, records: Sequence[dict[str, Any]]) -> None:
+        """Append what is new: of several records of a case the last one counts."""
+        for record in records:
+            if self._writer.records.get(record["key"]) != record:
+                self._writer.append(dict(record))
 
 
 def describe(case: Case, header: dict[str, Any]) -> dict[str, Any]:
@@ -216,19 +280,30 @@ def describe(case: Case, header: dict[str, Any]) -> dict[str, Any]:
     return {"key": key, **case.describe(), "inputs_id": identity(case.inputs, case.device)}
 
 
-def in_turn(cases: Sequence[Case], paired: bool) -> list[list[Case]]:
-    """Cases that are timed together: groups if they are paired, else each alone."""
+def in_turn(batch: Sequence[Case], paired: bool) -> bool:
+    """Whether the cases of a batch are timed in turn."""
+    return paired and batch[0].stage not in ALONE
+
+
+def together(cases: Sequence[Case], paired: bool) -> list[list[Case]]:
+    """Batches: cases that are timed in turn, each of the others alone."""
     return groups.group(cases) if paired else [[case] for case in cases]
 
 
-def are_done(records: Sequence[dict[str, Any] | None], paired: bool, errors: bool) -> bool:
-    """Whether measuring cases that are timed together again would give the same."""
-    if not all(_is_done(record, errors) for record in records):
+def are_done(
+    batch: Sequence[Case],
+    records: Sequence[dict[str, Any] | None],
+    paired: bool,
+    errors: bool,
+    energy: bool,
+) -> bool:
+    """Whether measuring the cases of a batch again would give the same."""
+    if not all(_is_done(record, errors, energy) for record in records):
         return False
-    return not paired or groups.is_complete(records)
+    return not in_turn(batch, paired) or groups.is_complete(records)
 
 
-def _is_done(record: dict[str, Any] | None, errors: bool) -> bool:
+def _is_done(record: dict[str, Any] | None, errors: bool, energy: bool) -> bool:
     """Whether trying again would give the same: a lack of time or memory may pass."""
     if record is None:
         return False
@@ -236,7 +311,9 @@ def _is_done(record: dict[str, Any] | None, errors: bool) -> bool:
         return True  # its code is in its key
     if record["status"] not in ("ok", "invalid", "unsupported"):
         return False
-    return not errors or record["status"] != "ok" or "accuracy" in record
+    asked = {"accuracy": errors, "energy_mj": energy and record["device"] == "cuda"}
+    missing = any(wanted and name not in record for name, wanted in asked.items())
+    return record["status"] != "ok" or not missing
 
 
 def case_key(case: Case, header: dict[str, Any]) -> str:
@@ -245,29 +322,3 @@ def case_key(case: Case, header: dict[str, Any]) -> str:
     if case.contender:
         fields["contender"] = contenders.identity(case.contender)
     return environment.content_hash([fields, header["code_hash"], header["environment_hash"]])
-
-
-class _Clock:
-    """Decides whether a case still fits, from the speed of those before it."""
-
-    def __init__(self, budget_s: float) -> None:
-        self._end = time.monotonic() + budget_s
-        self._macs_per_ms = 0.0
-        self._promised_s = 0.0
-
-    def learn(self, case: Case, record: dict[str, Any]) -> None:
-        """Remember the fastest arithmetic seen."""
-        self._promised_s = 0.0
-        if record["status"] == "ok":
-            rate = case.cost.macs(case.pass_) / record["median_ms"]
-            self._macs_per_ms = max(self._macs_per_ms, rate)
-
-    def allows(self, case: Case) -> bool:
-        """Whether the case, and the rounds of those before it in its group, fit in the budget."""
-        call_s = 0.0
-        if self._macs_per_ms:
-            call_s = case.cost.macs(case.pass_) / self._macs_per_ms / 1e3
-        needed_s = self._promised_s + CALLS_PER_CASE * call_s
-        fits = time.monotonic() + needed_s < self._end
-        self._promised_s += fits * groups.MIN_ROUNDS * call_s
-        return fits

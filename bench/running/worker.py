@@ -157,8 +157,10 @@ def _serve(
         # As in any script. Locks that libraries make (tqdm has one) then have no name: those of a
         # child that is killed would be reported as leaked, on the terminal.
         multiprocessing.set_start_method("fork", force=True)
-    # The compiler's own worker processes would outlive a child that is killed.
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    if device == "cpu":
+        # The compiler's own worker processes would outlive a child that is killed; those for a GPU,
+        # whose code takes longest to compile, end when they see it gone.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     if device_bytes is not None:
         from lossbench.bench.counting.counting import count
         from lossbench.bench.measuring.measure import measure  # noqa: F401

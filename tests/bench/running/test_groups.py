@@ -9,9 +9,10 @@ from test_sweep import Quiet
 
 from lossbench.bench.cases.case import Case
 from lossbench.bench.comparing.ratios import FLOOR
-from lossbench.bench.records.runfile import read
+from lossbench.bench.records.runfile import Writer, read
 from lossbench.bench.running import groups
 from lossbench.bench.running import sweep as sweep_module
+from lossbench.bench.running.budget import START_S
 from lossbench.bench.running.groups import (
     MAX_ROUNDS,
     MIN_ROUNDS,
@@ -57,30 +58,44 @@ def test_groups_come_in_the_order_of_their_first_case():
     assert group(mixed) == [late, COMPARABLE]
 
 
+@pytest.mark.parametrize("left_s", [float("inf"), 20.0, 1.0])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("others", [[], [0.06] * 8, [0.06] * 30, [1.0, 0.06], [40.0, 2.0, 0.5]])
 @pytest.mark.parametrize("visit_s", np.geomspace(1e-4, 1e3, 15).tolist())
-def test_rounds_are_even_and_end_in_time(visit_s, others):
+def test_rounds_are_even_and_end_in_time(visit_s, others, device, left_s):
     visits = [visit_s, *others]
-    processes, rounds = plan(visits)
-    assert processes in (1, PROCESSES)
+    processes, rounds = plan(visits, device, left_s)
+    if not processes:
+        assert MIN_ROUNDS * sum(visits) > left_s
+        return
+    assert processes in (1, PROCESSES[device])
     assert all(number % 2 == 0 for number in rounds)
     assert MIN_ROUNDS <= min(rounds) <= max(rounds) <= MAX_ROUNDS
     spent = processes * sum(map(float.__mul__, visits, map(float, rounds)))
+    target = TARGET_S[device] + QUICK_S[device]
     assert set(rounds) == {MIN_ROUNDS} or spent <= max(
-        TARGET_S + QUICK_S, MIN_ROUNDS * sum(visits) + QUICK_S
+        target, MIN_ROUNDS * sum(visits) + QUICK_S[device]
     )
+    assert spent + (processes - 1) * START_S[device] <= left_s
 
 
 def test_long_rounds_are_compared_in_one_process():
-    assert plan([0.001, 0.001]) == (PROCESSES, [MAX_ROUNDS] * 2)
-    assert plan([TARGET_S, TARGET_S]) == (1, [MIN_ROUNDS] * 2)
+    assert plan([0.001, 0.001], "cpu") == (PROCESSES["cpu"], [MAX_ROUNDS] * 2)
+    assert plan([TARGET_S["cpu"]] * 2, "cpu") == (1, [MIN_ROUNDS] * 2)
 
 
 def test_a_slow_case_leaves_further_rounds_to_the_quick_ones():
-    processes, (slow, middling, *quick) = plan([9.0, 3.0, 0.3, 0.3])
+    processes, (slow, middling, *quick) = plan([9.0, 3.0, 0.3, 0.3], "cpu")
     assert processes == 1
     assert slow == middling == MIN_ROUNDS
-    assert set(quick) == {MIN_ROUNDS + int(QUICK_S / 0.6) // 2 * 2}
+    assert set(quick) == {MIN_ROUNDS + int(QUICK_S["cpu"] / 0.6) // 2 * 2}
+
+
+@pytest.mark.parametrize(
+    ("left_s", "processes"), [(60.0, PROCESSES["cuda"]), (8.0, 1), (2.5, 1), (1.0, 0)]
+)
+def test_what_is_left_of_a_budget_is_looked_at_before_a_group_is_timed(left_s, processes):
+    assert plan([0.1] * 9, "cuda", left_s)[0] == processes
 
 
 class FakeWorker:
@@ -92,11 +107,11 @@ class FakeWorker:
     def __init__(self, device, memory_bytes=None):
         pass
 
-    def evaluate(self, case, timeout_s, measure=True, sample=True, errors=False, ceilings=None):
+    def evaluate(self, case, timeout_s, measure=True, sample=True, errors=False, **_):
         counted = {"macs": 1}
         if not measure or case.loss in self.broken:
             return {**counted, **self.broken.get(case.loss, {})}
-        times = dict.fromkeys(("median_ms", "p20_ms", "p80_ms"), 1.0) if sample else {}
+        times = dict.fromkeys(("median_ms", "p20_ms", "p80_ms"), 1.0) | {"samples_ms": [1.0]}
         done = {"status": "ok", "reason": "", "call_ms": 1.0, "peak_bytes": 1}
         return {**counted, **done, **times, **({"accuracy": "measured"} if errors else {})}
 
@@ -136,7 +151,7 @@ def test_every_group_is_compared_once_in_each_process(tmp_path, fake_worker):
     eight, twelve = outcome.records[:3], outcome.records[3:]
     assert len({record["pair_group"] for record in eight}) == 1
     assert {record["pair_group"] for record in eight}.isdisjoint(r["pair_group"] for r in twelve)
-    assert len(fake_worker.comparisons) == 2 * PROCESSES
+    assert len(fake_worker.comparisons) == 2 * PROCESSES["cpu"]
     # the quickest case is timed again as its own control
     first = fake_worker.comparisons[0]
     assert first == [case.label for case in CASES[:3]] + [CASES[0].label]
@@ -152,17 +167,82 @@ def test_run_twice_measures_nothing_twice(tmp_path, fake_worker):
     assert second.records == first.records
 
 
-def test_a_run_that_was_killed_within_a_group_is_completed(tmp_path, fake_worker):
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("appended", range(1, 36))
+def test_a_run_that_was_killed_at_any_line_is_completed(
+    tmp_path, monkeypatch, fake_worker, appended
+):
+    """Of two groups of three: an evaluation of each case, then one record a process and case."""
     path = tmp_path / "run.jsonl"
-    whole, _ = run(path)
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:6]))  # header, a group, and two cases of the next
-    completed, events = run(path)
-    assert [event for event, _ in events][:3] == ["skip"] * 3
-    assert completed.measured == 3
-    first, second = completed.records[:3], completed.records[3:]
-    assert [r["pair_group"] for r in first] == [r["pair_group"] for r in whole.records[:3]]
-    assert len({r["pair_group"] for r in second}) == 1
+    append, lines = Writer.append, []
+
+    def killed(self, record):
+        append(self, record)
+        lines.append(record["key"])
+        if len(lines) == appended:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "append", killed)
+        patch.setattr(Writer, "__exit__", lambda self, *_: self._file.close())
+        with pytest.raises(Killed):
+            run(path)
+    held = read(path).records
+    assert [record["key"] for record in held] == list(dict.fromkeys(lines))
+    assert {record["status"] for record in held} == {"ok"}
+    evaluated = len(held)
+    monkeypatch.setattr(
+        FakeWorker, "evaluate", counted := Counted(FakeWorker.evaluate), raising=True
+    )
+    completed, _ = run(path)
+    assert counted.calls == 6 - evaluated  # nothing is evaluated twice
+    for group in (completed.records[:3], completed.records[3:]):
+        assert len({record["pair_group"] for record in group}) == 1
+        assert {record["pair_processes"] for record in group} == {PROCESSES["cpu"]}
+    assert len(path.read_bytes().splitlines()) == 1 + 6  # what no longer counts is gone
+
+
+class Counted:
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __get__(self, owner, _):
+        def call(*arguments, **options):
+            self.calls += 1
+            return self.function(owner, *arguments, **options)
+
+        return call
+
+
+def test_a_group_that_does_not_fit_in_the_budget_is_evaluated_and_that_is_said(
+    tmp_path, monkeypatch, fake_worker
+):
+    monkeypatch.setattr(
+        groups, "plan", lambda visits_s, device, left_s=9e9: (int(left_s > 1e9), [])
+    )
+    monkeypatch.setattr(FakeWorker, "compare", None)
+    outcome, events = run(tmp_path / "run.jsonl", CASES[:3], limits=Limits(budget_s=1e6))
+    assert (outcome.measured, outcome.left) == (0, 3)
+    assert {record["status"] for record in outcome.records} == {"ok"}
+    (line,) = [said for event, said in events if event == "tell"]
+    assert line.startswith("little is left of the budget: 3 cases are not timed in turn, from ")
+
+
+def test_cases_that_are_right_or_wrong_are_not_timed_in_turn(tmp_path, fake_worker):
+    cases = [replace(case, stage="check") for case in CASES[:3]]
+    outcome, _ = run(tmp_path / "run.jsonl", cases)
+    assert outcome.measured == 3
+    assert fake_worker.comparisons == []
+    again, _ = run(tmp_path / "run.jsonl", cases)
+    assert again.measured == 0
+
+
+def test_stages_are_timed_apart():
+    late = [replace(case, stage="rest") for case in CASES[:3]]
+    assert group([*CASES[:3], *late]) == [CASES[:3], late]
 
 
 def test_times_that_were_not_paired_are_measured_again(tmp_path, fake_worker):
@@ -216,10 +296,9 @@ def test_a_comparison_that_fails_says_so_and_is_tried_again(tmp_path, monkeypatc
     working = FakeWorker.compare
 
     def fail(self, cases, rounds, timeout_s, scales=None):
-        working(self, cases, rounds, timeout_s)
+        found = working(self, cases, rounds, timeout_s, scales)
         second = len(self.comparisons) == 2
-        failure = {"status": "oom", "reason": "killed by the system"}
-        return failure if second else {"samples_ms": [[1.0] * number for number in rounds]}
+        return {"status": "oom", "reason": "killed by the system"} if second else found
 
     with monkeypatch.context() as patch:
         patch.setattr(FakeWorker, "compare", fail)
@@ -297,7 +376,7 @@ def test_cases_of_a_real_group_share_rounds_processes_and_noise(real):
     }
     shared = {(r["pair_group"], r["pair_processes"], r["pair_noise"]) for r in right}
     assert len(shared) == 1
-    assert right[0]["pair_processes"] in (1, PROCESSES)
+    assert right[0]["pair_processes"] in (1, PROCESSES["cpu"])
     assert right[0]["pair_noise"] >= FLOOR
     assert raises["status"] == "error"
     assert "pair_group" not in raises

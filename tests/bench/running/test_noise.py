@@ -17,30 +17,30 @@ def sampled(comparisons, **factors):
     """Samples of calls that take a millisecond, but by their factors, and vary by rounds alone."""
     rounds = [1.0, 1.3, 0.9, 1.1]
     session = {name: [factors.get(name, 1.0) * ms for ms in rounds] for name in CALLS}
-    return [[session] * SESSIONS for _ in range(noise.processes(comparisons))]
+    return [[session] * SESSIONS for _ in range(noise.processes(comparisons, "cpu"))]
 
 
 @pytest.mark.parametrize(
     ("comparisons", "processes"), [(1, 1), (SESSIONS, 1), (SESSIONS + 1, 2), (5 * SESSIONS, 5)]
 )
 def test_comparisons_share_processes_by_the_session(comparisons, processes):
-    assert noise.processes(comparisons) == processes * PROCESSES
+    assert noise.processes(comparisons, "cpu") == processes * PROCESSES["cpu"]
 
 
 def test_what_is_the_same_is_not_claimed_and_what_is_slower_is_found():
     comparisons = SESSIONS + 3
-    trust = noise.judge(sampled(comparisons, slowed=1.15), comparisons)
+    trust = noise.judge(sampled(comparisons, slowed=1.15), comparisons, "cpu")
     assert (trust.comparisons, trust.false_claims, trust.found) == (comparisons, 0, comparisons)
     assert trust.thresholds == (FLOOR,) * comparisons
 
 
 @pytest.mark.parametrize("again", [0.8, 1.2])
 def test_a_difference_from_itself_is_a_false_claim(again):
-    assert noise.judge(sampled(7, again=again), 7).false_claims == 7
+    assert noise.judge(sampled(7, again=again), 7, "cpu").false_claims == 7
 
 
 def test_a_slowdown_below_what_a_call_shows_from_itself_is_not_found():
-    trust = noise.judge(sampled(7, control=1.3, slowed=1.15), 7)
+    trust = noise.judge(sampled(7, control=1.3, slowed=1.15), 7, "cpu")
     assert trust.found == 0
     assert min(trust.thresholds) == pytest.approx(0.3)
 

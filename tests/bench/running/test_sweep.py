@@ -40,6 +40,9 @@ class Quiet:
     def finish(self, case, record):
         self.events.append((record["status"], case.loss))
 
+    def tell(self, line):
+        self.events.append(("tell", line))
+
 
 MEASURED = dict.fromkeys(("median_ms", "p20_ms", "p80_ms", "peak_bytes", "saved_bytes", "macs"), 1)
 
@@ -76,6 +79,23 @@ def test_run_twice_measures_nothing_twice(tmp_path, fake_worker):
     assert second.measured == 0
     assert events == [("skip", case.loss) for case in CASES]
     assert second.records == first.records
+
+
+def test_a_process_whose_gpu_is_broken_is_replaced(tmp_path, monkeypatch, fake_worker):
+    """After an illegal access every further call of a process fails."""
+    state = {"broken": False}
+
+    def evaluate(self, case, timeout_s, **how):
+        if case.loss == "nt_xent" or state["broken"]:
+            state["broken"] = True
+            return {"status": "error", "reason": "CUDA error: an illegal memory access"}
+        return {"status": "ok", "reason": "", **MEASURED}
+
+    monkeypatch.setattr(FakeWorker, "evaluate", evaluate)
+    monkeypatch.setattr(FakeWorker, "stop", lambda self: state.update(broken=False))
+    outcome, _ = run(tmp_path / "run.jsonl")
+    statuses = {record["loss"]: record["status"] for record in outcome.records}
+    assert statuses == {**dict.fromkeys(LOSSES, "ok"), "nt_xent": "error"}
 
 
 def test_a_case_named_twice_is_measured_once(tmp_path, fake_worker):

@@ -1,0 +1,66 @@
+"""How long cases should take, and what of a budget is left."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lossbench.bench.cases.case import Case
+
+CALLS = {"cpu": 4, "cuda": 9}
+"""Calls that a slow case makes when it is evaluated: warm-up with memory, samples, fp64 check."""
+START_S = {"cpu": 0.0, "cuda": 10.0}
+"""What a fresh process takes before its first call; on a CPU it is not noticed beside the rest."""
+COMPILED_S, TUNED_S = 20.0, 90.0
+"""What ``torch.compile`` takes on a GPU for a shape that no cache knows, and with max-autotune."""
+
+
+def compile_s(case: Case) -> float:
+    """Seconds that a compiler should take for a GPU; kernels of ours are ready by then."""
+    if case.device == "cpu" or case.implementation != "compiled":
+        return 0.0
+    return TUNED_S if "max-autotune" in str(case.options.get("mode", "")) else COMPILED_S
+
+
+class Clock:
+    """Decides whether a case still fits, from the speed of those before it.
+
+    Args:
+        budget_s: seconds from now on.
+        now: what time it is, in seconds.
+    """
+
+    def __init__(self, budget_s: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._end = now() + budget_s
+        self._macs_per_ms = 0.0
+        self._promised_s = 0.0
+
+    @property
+    def left_s(self) -> float:
+        """Of the budget."""
+        return self._end - self._now()
+
+    def learn(self, case: Case, record: dict[str, Any]) -> None:
+        """Remember the fastest arithmetic seen."""
+        if record["status"] == "ok":
+            rate = case.cost.macs(case.pass_) / record["median_ms"]
+            self._macs_per_ms = max(self._macs_per_ms, rate)
+
+    def begin(self) -> None:
+        """Nothing is promised to cases of a group that is over."""
+        self._promised_s = 0.0
+
+    def allows(self, case: Case, rounds: int) -> bool:
+        """Whether the case, and the rounds of those before it in its group, fit in the budget.
+
+        Args:
+            case: to be evaluated.
+            rounds: in which it will be timed later.
+        """
+        call_s = 0.0
+        if self._macs_per_ms:
+            call_s = case.cost.macs(case.pass_) / self._macs_per_ms / 1e3
+        needed_s = self._promised_s + CALLS[case.device] * call_s + compile_s(case)
+        fits = self.left_s > needed_s
+        self._promised_s += fits * rounds * call_s
+        return fits
