@@ -98,14 +98,17 @@ def using(config: Config) -> Iterator[None]:
 
 def lookup(device: torch.device, kind: str) -> Config:
     """The configuration for a device: that of the newest architecture that is not newer."""
-    if _forced is not None:
-        return _forced
+    return _forced if _forced is not None else table()[architecture(device)][kind]
+
+
+def architecture(device: torch.device) -> str:
+    """Compute capability in the table for a device: the newest that is not newer."""
     known = sorted(int(capability) for capability in table())
     capability = known[0]
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         capability = max([c for c in known if c <= 10 * major + minor], default=capability)
-    return table()[str(capability)][kind]
+    return str(capability)
 
 
 def strategy(config: Config, depth: int) -> str:

@@ -105,13 +105,14 @@ class Case:
     def cost(self) -> losses.Cost:
         """The cost model's counts of one evaluation; of a contender, those of the reference."""
         if self.is_share:
-            return losses.share_cost(self.loss, self.distribution, self._problem, self.world)
+            return losses.share_cost(self.loss, self.distribution, self.problem, self.world)
         name = "reference" if self.contender else self.choice.implementation
         options = {} if self.implementation == "auto" else self.options
-        return losses.spec(self.loss).cost(name, self._problem, **options)
+        return losses.spec(self.loss).cost(name, self.problem, **options)
 
     @property
-    def _problem(self) -> losses.Problem:
+    def problem(self) -> losses.Problem:
+        """What one evaluation of the loss is given."""
         element = max(element_bytes("float32"), element_bytes(self.dtype))
         return losses.Problem(self.loss_batch, self.dim, element_bytes=element, device=self.device)
 
@@ -119,7 +120,7 @@ class Case:
     def communicated_bytes(self) -> int:
         """Bytes that each device communicates for one evaluation (ring algorithms)."""
         # views are gathered as they are; what is computed with is sent in fp32 or wider
-        element = self._problem.element_bytes if self.is_share else element_bytes(self.dtype)
+        element = self.problem.element_bytes if self.is_share else element_bytes(self.dtype)
         job = losses.Exchange(self.batch, self.dim, self.world, element, self.pass_)
         return losses.communicated_bytes(self.loss, self.distribution, job)
 

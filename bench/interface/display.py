@@ -16,6 +16,7 @@ from lossbench.bench.records.failures import OUT_OF_BUDGET
 from lossbench.losses import FORMS, PASSES
 
 if TYPE_CHECKING:
+    from lossbench.bench.cases.case import Case
     from lossbench.bench.predicting.predict import Device
     from lossbench.bench.running.frontier import Frontier
 
@@ -27,6 +28,11 @@ IN_TURN = (
     "Ratio: to the time of the reference of its loss, or of the first row where there are "
     "references alone. No difference is claimed below the A/A threshold, by which a case differs "
     "from itself."
+)
+
+REHEARSED = (
+    "Nothing was run. Predicted for an H100 from its datasheet; what processes and compilers take "
+    "is assumed, with nothing in any cache."
 )
 
 
@@ -222,6 +228,27 @@ def frontiers(found: "Sequence[Frontier]", memory_bytes: int) -> None:
     for each in found:
         if each.note:
             print(f"{' '.join(_case(each.case.describe())[::2])}: {each.note}")
+
+
+def rehearsal(known: "Sequence[tuple[float, Case, dict[str, Any]]]") -> None:
+    """Print what a run would find out, and when; then the same of each stage.
+
+    Args:
+        known: seconds since its begin, case, and what would be recorded of it.
+    """
+    table, stages = _table("N x D", "pass", "launches", "ms", "after s"), _table("cases", "after s")
+    labels = _Labels()
+    ends: dict[str, list[float]] = {}
+    for seconds, case, record in known:
+        launches = _number(record.get("launches"), "{:,}")
+        ms = brief(record["median_ms"]) if "median_ms" in record else record["status"]
+        table.add_row(*labels.of(record), launches, ms, f"{seconds:,.0f}")
+        ends.setdefault(case.stage or "all", []).append(seconds)
+    labels.print(table)
+    for stage, seconds_ in ends.items():
+        stages.add_row(stage, str(len(seconds_)), f"{max(seconds_):,.0f}")
+    _print(stages)
+    print(textwrap.fill(REHEARSED, width=COLUMNS))
 
 
 def ceilings(found: Ceilings) -> None:

@@ -15,9 +15,11 @@ from lossbench.bench.predicting.devices import choose
 from lossbench.bench.predicting.predict import Device, Predictor
 from lossbench.bench.records.failures import OUT_OF_BUDGET
 from lossbench.bench.records.runfile import Writer
+from lossbench.bench.running import rehearsal
 from lossbench.bench.running.distributed import measure_together
 from lossbench.bench.running.frontier import Frontier, Search, device_bytes, kinds
 from lossbench.bench.running.launch import Launcher
+from lossbench.bench.running.rehearsal import Timeline
 from lossbench.bench.running.shards import Work, share
 from lossbench.bench.running.sweep import (
     Limits,
@@ -124,6 +126,17 @@ def run(
     if launcher:
         return _share(launcher, cases, out, restart, how)
     return measure(cases, out, restart, **how)
+
+
+def rehearse(cases: Sequence[Case], budget_s: float, **how: bool) -> Timeline:
+    """Go through ``run`` on paper, see ``bench.running.rehearsal``.
+
+    Raises:
+        ValueError: cases of another device than a GPU.
+    """
+    if any(case.device != "cuda" for case in cases):
+        raise ValueError("--dry-run is for a GPU that is not here: leave --device cpu out")
+    return rehearsal.rehearse(cases, budget_s, **how)
 
 
 def are_many() -> bool:

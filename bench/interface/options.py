@@ -94,6 +94,8 @@ def takes_cases(command: Callable[..., Any]) -> Callable[..., Any]:
             if options["device"]:
                 raise ValueError("--device is for what is here; leave it out with --gpu")
             there = "cuda"
+        if options.get("dry_run"):
+            there = options["device"] or "cuda"
         if options.get("launcher"):
             there = options["launcher"].there(options["device"])
         chosen = case_options(**{name: options.pop(name) for name in shared})

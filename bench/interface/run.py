@@ -49,6 +49,9 @@ def run(
         bool, option("--restart", "Set a run of other code or machine aside.", KEPT)
     ] = False,
     as_json: Annotated[bool, option("--json", "Print records as a JSON array.", KEPT)] = False,
+    dry_run: Annotated[
+        bool, option("--dry-run", "Say what an H100 would do when, and run nothing.", KEPT)
+    ] = False,
     frontier: Annotated[
         bool, option("--frontier", "Find the largest batch that fits, of each case.", FRONTIER)
     ] = False,
@@ -62,6 +65,8 @@ def run(
     check_frontier(frontier, memory, paired or accuracy or energy or budget or launcher)
     if not frontier:
         wanted = {"paired": paired, "errors": accuracy, "energy": energy}
+        if dry_run:
+            return _rehearse(cases, parse_seconds(budget) if budget else float("inf"), wanted)
         return _measure(cases, launcher, out, budget, timeout, restart, wanted, as_json)
     return _find(cases, out, restart, memory, parse_seconds(timeout), as_json)
 
@@ -93,6 +98,17 @@ def _measure(
         say(f"the budget of {budget} left out {outcome.left}; run the same command to resume")
     failed = [r for r in records if r["status"] != "ok" and r["reason"] != OUT_OF_BUDGET]
     return FAILED if failed or outcome.failed else OK
+
+
+def _rehearse(cases: "list[Case]", budget_s: float, wanted: dict[str, bool]) -> int:
+    """Print what a run would do."""
+    from lossbench.bench.interface import display, functions
+
+    timeline = functions.rehearse(cases, budget_s, **wanted)
+    display.rehearsal(timeline.known)
+    for line in timeline.lines:
+        say(line)
+    return FAILED if any(record["status"] == "error" for _, _, record in timeline.known) else OK
 
 
 def _find(

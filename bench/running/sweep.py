@@ -1,7 +1,7 @@
 """A sweep: a list of cases, most important first, to a run file. Resumable, budgeted."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from lossbench.bench.cases import contenders
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.inputs import identity
-from lossbench.bench.cases.suites import ALONE, USE
+from lossbench.bench.cases.suites import ALONE, CHECK, USE
 from lossbench.bench.predicting.calibrate import calibrate
 from lossbench.bench.predicting.ceilings import Ceilings, of_ceiling
 from lossbench.bench.records import environment
@@ -173,7 +173,7 @@ def sweep(
         keys.setdefault(case_key(case, writer.header), case)
     worker = worker or Worker(cases[0].device, limits.memory_bytes)
     wanted = {"errors": errors, "energy": energy}
-    session = _Session(writer, limits, progress, paired, wanted, worker, now)
+    session = _Session(keys.values(), writer, limits, progress, paired, wanted, worker, now)
     try:
         for batch in together(list(keys.values()), paired):
             session.run(batch)
@@ -187,6 +187,7 @@ class _Session:
 
     def __init__(
         self,
+        cases: Iterable[Case],
         writer: Writer,
         limits: Limits,
         progress: Progress,
@@ -197,6 +198,10 @@ class _Session:
     ) -> None:
         self._writer, self._limits, self._progress = writer, limits, progress
         self._paired, self._wanted = paired, wanted
+        self._unprepared: dict[str, list[Case]] = {}
+        for case in cases:
+            if case.device == "cuda":
+                self._unprepared.setdefault(_prepared_with(case), []).append(case)
         self._worker, self._clock = worker, Clock(limits.budget_s, now)
         self._ceilings = Ceilings.of(writer.header.get("calibration"))
         self.measured = self.left = 0
@@ -212,6 +217,9 @@ class _Session:
             for case in batch:
                 self._progress.skip(case)
             return
+        of_stage = self._unprepared.pop(_prepared_with(batch[0]), None)
+        if of_stage and self._clock.left_s > 0:
+            self._worker.prepare(of_stage, self._limits.timeout_s)
         self._clock.begin()
         pairs = zip(batch, found, strict=True)
         records = [self._evaluate(case, old, paired) for case, old in pairs]
@@ -229,7 +237,7 @@ class _Session:
         how = {
             **self._wanted,
             "measure": fits,
-            "sample": not paired,
+            "sample": not self._paired,
             "surrounded": case.stage == USE,
             "ceilings": self._ceilings,
         }
@@ -278,6 +286,11 @@ def describe(case: Case, header: dict[str, Any]) -> dict[str, Any]:
     """Fields of a record that say what it is of."""
     key = case_key(case, header)
     return {"key": key, **case.describe(), "inputs_id": identity(case.inputs, case.device)}
+
+
+def _prepared_with(case: Case) -> str:
+    """Cases whose kernels are compiled together; those that are right or wrong share most."""
+    return CHECK if case.stage in ALONE else case.stage
 
 
 def in_turn(batch: Sequence[Case], paired: bool) -> bool:

@@ -75,6 +75,10 @@ class Worker:
         """
         return self._ask(("compare", cases, rounds, scales), timeout_s, parts=1)
 
+    def prepare(self, cases: Sequence[Case], timeout_s: float) -> dict[str, Any]:
+        """``bench.measuring.ahead.compile_ahead`` in the child process."""
+        return self._ask(("prepare", cases), timeout_s, parts=1)
+
     def sample_noise(self, case: Case, slowdown: float, timeout_s: float) -> dict[str, Any]:
         """``bench.measuring.sessions.sessions`` in the child process."""
         return self._ask(("noise", case, slowdown), timeout_s, parts=1)
@@ -201,6 +205,13 @@ def _compare(
     yield guarded(compare, cases, rounds, scales)
 
 
+def _prepare(cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
+    """How many kernels were compiled."""
+    from lossbench.bench.measuring.ahead import compile_ahead
+
+    yield guarded(lambda: {"kernels": compile_ahead(cases)})
+
+
 def _noise(case: Case, slowdown: float) -> Iterator[dict[str, Any]]:
     """Samples of a case and a slowed copy."""
     from lossbench.bench.measuring.sessions import sessions
@@ -208,7 +219,12 @@ def _noise(case: Case, slowdown: float) -> Iterator[dict[str, Any]]:
     yield guarded(sessions, case, slowdown)
 
 
-_TASKS: dict[str, Any] = {"evaluate": _evaluate, "compare": _compare, "noise": _noise}
+_TASKS: dict[str, Any] = {
+    "evaluate": _evaluate,
+    "compare": _compare,
+    "prepare": _prepare,
+    "noise": _noise,
+}
 
 
 def _die_with_parent() -> None:

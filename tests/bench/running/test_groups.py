@@ -199,9 +199,9 @@ def test_a_run_that_was_killed_at_any_line_is_completed(
     )
     completed, _ = run(path)
     assert counted.calls == 6 - evaluated  # nothing is evaluated twice
-    for group in (completed.records[:3], completed.records[3:]):
-        assert len({record["pair_group"] for record in group}) == 1
-        assert {record["pair_processes"] for record in group} == {PROCESSES["cpu"]}
+    for some in (completed.records[:3], completed.records[3:]):
+        assert len({record["pair_group"] for record in some}) == 1
+        assert {record["pair_processes"] for record in some} == {PROCESSES["cpu"]}
     assert len(path.read_bytes().splitlines()) == 1 + 6  # what no longer counts is gone
 
 

@@ -1,0 +1,126 @@
+"""The gpu suite on paper: a sweep's own code, with recorded costs in place of a GPU."""
+
+from collections import Counter
+
+import pytest
+from command_line import assert_one_line_error, call_lossbench
+
+from lossbench.bench.cases.selection import select_cases
+from lossbench.bench.cases.suites import ALONE, HEADLINE
+from lossbench.bench.counting.recording import CAN_RECORD
+from lossbench.bench.records.runfile import Writer
+from lossbench.bench.running import rehearsal
+from lossbench.bench.running.rehearsal import Timeline, rehearse
+
+CHECKED_S, HEADLINE_S = 90.0, 330.0
+PAIRED = {"paired": True, "errors": True, "energy": False}
+needs_triton = pytest.mark.skipif(not CAN_RECORD, reason="kernels are not launched here")
+
+
+class Followed(Timeline):
+    """Notes when each case began, too."""
+
+    def __init__(self, worker):
+        super().__init__(worker)
+        self.worker, self.begun = worker, []
+
+    def start(self, case):
+        self.begun.append(self.worker.now())
+
+
+@pytest.fixture(scope="module")
+def first_stages():
+    """The check and the headline, rehearsed once; with the second of each line of the run file."""
+    cases = select_cases("gpu-check", there="cuda") + select_cases("gpu-headline", there="cuda")
+    written, timelines = [], []
+    append = Writer.append
+
+    def noted(self, record):
+        written.append((timelines[-1].worker.now(), record["key"]))
+        append(self, record)
+
+    def followed(worker):
+        timelines.append(Followed(worker))
+        return timelines[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rehearsal, "Timeline", followed)
+        patch.setattr(Writer, "append", noted)
+        timeline = rehearse(cases, float("inf"), **PAIRED)
+    return cases, timeline, written
+
+
+@needs_triton
+def test_every_case_is_gone_through(first_stages):
+    cases, timeline, _ = first_stages
+    assert [case for _, case, _ in timeline.known] == cases
+    statuses = Counter(record["status"] for _, _, record in timeline.known)
+    assert set(statuses) == {"ok", "oom"}
+    for _, case, record in timeline.known:
+        assert record["launches"] > 0
+        too_large = case.batch == 65536 and case.implementation in ("reference", "compiled")
+        assert (record["status"] == "oom") == too_large
+    assert timeline.lines == []
+
+
+@needs_triton
+def test_the_check_ends_in_90_seconds_and_the_headline_in_five_and_a_half_minutes(first_stages):
+    _, timeline, _ = first_stages
+    ends = {case.stage: seconds for seconds, case, _ in timeline.known}
+    assert max(ends[stage] for stage in ALONE) < CHECKED_S
+    assert ends[HEADLINE] < HEADLINE_S
+
+
+@needs_triton
+def test_a_stop_at_any_second_loses_at_most_one_case(first_stages):
+    _, timeline, written = first_stages
+    for second in range(int(HEADLINE_S)):
+        begun = sum(begin <= second for begin in timeline.begun)
+        kept = len({key for at, key in written if at <= second})
+        assert begun - kept <= 1, f"a stop after {second} s loses {begun - kept} cases"
+
+
+@needs_triton
+def test_the_headline_is_timed_in_turn_in_two_processes(first_stages):
+    _, timeline, _ = first_stages
+    timed = [r for _, case, r in timeline.known if case.stage == HEADLINE and r["status"] == "ok"]
+    assert {record["pair_processes"] for record in timed} == {2}
+    assert len({record["pair_group"] for record in timed}) == 3
+    assert not any("pair_group" in r for _, case, r in timeline.known if case.stage in ALONE)
+
+
+@needs_triton
+@pytest.mark.parametrize("budget_s", [30.0, 80.0, 140.0])
+def test_a_budget_is_kept_and_what_it_leaves_out_is_said(budget_s):
+    cases = select_cases("gpu-headline", there="cuda")
+    timeline = rehearse(cases, budget_s, **PAIRED)
+    assert len(timeline.known) == len(cases)
+    ends = max(seconds for seconds, _, _ in timeline.known)
+    assert ends <= rehearsal.BEGIN_S + budget_s + rehearsal.KERNELS_S + 30
+    whole = [r for _, _, r in timeline.known if r.get("pair_processes") == 2]
+    assert len(whole) < len(cases)
+    left_out = [r for _, _, r in timeline.known if r["status"] == "timeout"]
+    assert left_out or timeline.lines
+
+
+def test_energy_takes_its_time():
+    cases = select_cases("gpu-headline", batch=[256], implementation=["reference"], there="cuda")
+    without, with_energy = (
+        rehearse(cases, float("inf"), **{**PAIRED, "energy": energy}).known[-1][0]
+        for energy in (False, True)
+    )
+    assert with_energy - without == pytest.approx(rehearsal.LEAST_S * len(cases))
+
+
+@needs_triton
+def test_from_the_command_line():
+    one = ("--batch", "256", "--dim", "8192", "--loss", "smi")
+    done = call_lossbench("run", "--suite", "gpu-headline", *one, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "headline" in done.stdout
+    assert "Nothing was run." in done.stdout
+
+
+def test_a_cpu_is_not_rehearsed():
+    done = call_lossbench("run", "--loss", "smi", "--device", "cpu", "--dry-run")
+    assert_one_line_error(done, "--dry-run is for a GPU")
