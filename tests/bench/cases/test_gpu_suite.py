@@ -7,8 +7,9 @@ import torch
 from command_line import call_lossbench
 
 from lossbench.bench.cases.case import Case
-from lossbench.bench.cases.suites import GPU_SHAPES, suite
+from lossbench.bench.cases.suites import CHECK, GPU_SHAPES, HEADLINE, LAST, REST, USE, suite
 from lossbench.bench.measuring import energy, floor
+from lossbench.kernels.plan import layout
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,39 @@ def test_correctness_comes_first(cases):
     assert all(case.batch % 16 and case.dim % 16 for case in first)
 
 
+def test_some_are_checked_where_no_gradient_is_kept(cases):
+    """Of a Gram over samples: one over features is small."""
+    swept = [case for case in cases if case.stage == CHECK and case.batch > 4096]
+    assert len({(case.loss, case.options["strategy"]) for case in swept}) == 5 * 3
+    assert all(case.pass_ == "step" for case in swept)
+    assert not any(layout((case.batch, case.dim)).keeps for case in swept)
+
+
+def test_stages_follow_one_another_and_what_takes_minutes_to_compile_is_last(cases):
+    stages = list(dict.fromkeys(case.stage for case in cases))
+    assert stages == [CHECK, USE, HEADLINE, REST, LAST]
+    assert [case.stage for case in cases] == sorted((c.stage for c in cases), key=stages.index)
+    tuned = [case for case in cases if "max-autotune" in case.options.get("mode", "")]
+    assert {case.stage for case in tuned} == {LAST}
+
+
+def test_the_first_suites_are_the_first_stages(cases):
+    first = [
+        case
+        for name in ("gpu-check", "gpu-headline")
+        for grid in suite(name)
+        for case in grid.cases()
+    ]
+    assert first == cases[: len(first)]
+    assert {case.stage for case in first} == {CHECK, USE, HEADLINE}
+
+
+def test_every_loss_is_called_as_its_users_do(cases):
+    used = [case for case in cases if case.stage == USE]
+    assert len({case.loss for case in used}) == len(used) == 5
+    assert not any(case.options for case in used)
+
+
 @pytest.mark.parametrize("shape", GPU_SHAPES)
 @pytest.mark.parametrize("pass_", ["forward", "step"])
 def test_every_shape_has_every_contender(cases, shape, pass_):
@@ -33,6 +67,7 @@ def test_every_shape_has_every_contender(cases, shape, pass_):
         if (case.batch, case.dim) == shape and case.pass_ == pass_
     }
     assert ways == {
+        ("triton", ""),
         *(("triton", "", strategy) for strategy in ("fused", "cublas", "split")),
         *(("reference", products) for products in ("ieee", "tf32", "bf16")),
         ("compiled", "bf16", "default"),
@@ -55,9 +90,11 @@ def test_without_a_gpu_kernels_are_unsupported_and_the_others_run(tmp_path):
     status = {(r["implementation"], r["products"]): r["status"] for r in records}
     assert status["triton", ""] == "unsupported"
     assert status["reference", "ieee"] == status["reference", "tf32"] == "ok"
+    headline = [r for r in records if r["products"] in ("bf16", "tf32")]
+    assert len({r["pair_group"] for r in headline if r["status"] == "ok"}) == 1
     right = [r for r in records if r["status"] == "ok"]
-    assert len({r["pair_group"] for r in right}) == 1
     assert all(r["accuracy"] == "measured" for r in right)
+    assert [r for r in right if "pair_group" not in r] == [r for r in right if not r["products"]]
 
 
 @pytest.mark.long
