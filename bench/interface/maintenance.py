@@ -126,26 +126,30 @@ def _bounds(capabilities: "Sequence[int]", out: Path | None, check: Path | None)
     return []
 
 
-def tune_kernels() -> int:
+def tune_kernels(
+    budget: Annotated[str, typer.Option(help="Stop searching after about this.")] = "8m",
+) -> int:
     """Choose tile sizes of the kernels on this GPU; writes kernels/tuned.json."""
+    import time
+
     import torch
 
+    end = time.monotonic() + parse_seconds(budget)
     if not torch.cuda.is_available():
         raise ValueError("tune measures on an NVIDIA GPU, and there is none here")
-    from lossbench.bench.interface.progress import tracked
     from lossbench.bench.running import tune
     from lossbench.kernels import configs
 
     major, minor = torch.cuda.get_device_capability()
     processors = torch.cuda.get_device_properties(0).multi_processor_count
-    start = {
+    tuned = {
         kind: replace(configs.lookup(torch.device("cuda"), kind), processors=processors)
         for kind in tune.KINDS
     }
-    kinds = tracked(tune.tune(start, tune.measure), "tuning", len(start))
-    tuned = dict(kinds)
-    tune.write(f"{major}{minor}", tuned, f"lossbench tune on {torch.cuda.get_device_name()}")
-    for kind, config in tuned.items():
-        print(f"{kind}: {config}")
+    made_by = f"lossbench tune on {torch.cuda.get_device_name()}"
+    for kind, config in tune.tune(dict(tuned), tune.measure, lambda: end - time.monotonic()):
+        tuned[kind] = config
+        tune.write(f"{major}{minor}", tuned, made_by)  # as it goes: it may be stopped
+        print(f"{kind}: {config}", flush=True)
     say(f"wrote {configs.TABLE}; lossbench audit says what these compile to")
     return OK

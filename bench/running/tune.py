@@ -1,10 +1,8 @@
 """Choose tile sizes and strategies on the GPU at hand, for the table that the kernels read."""
 
-import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from statistics import median
 from typing import Any
 
@@ -19,59 +17,91 @@ from lossbench.kernels.plan import layout
 from lossbench.kernels.smi import information_entry
 
 KINDS = {"16-bit": torch.float16, "tf32": torch.float32, "ieee": torch.float32}
-TILES = {
-    "block": (64, 128),
-    "step": (32, 64),
-    "warps": (4, 8),
-    "stages": (2, 3, 4),
-    "group": (4, 8, 16),
-}
-FINISH = {"finish_block": (32, 64, 128), "finish_warps": (4, 8)}
-SIDES = {"side": (2048, 4096, 8192), "product_side": (1024, 2048, 4096)}
-DEPTHS = (256, 512, 1024, 2048, 4096, 8192)
 BATCH, DEPTH = 2048, 1024
 """What tiles are timed on; super-blocks on four times the batch."""
+AXES: dict[str, tuple[Sequence[Any], str, int]] = {
+    "rows": ((64, 128), "fused", BATCH),
+    "columns": ((64, 128, 256), "fused", BATCH),
+    "warps": ((4, 8), "fused", BATCH),
+    "described": ((False, True), "fused", BATCH),
+    "step": ((32, 64, 128), "fused", BATCH),
+    "stages": ((2, 3, 4), "fused", BATCH),
+    "strip": ((32, 64, 128), "fused", BATCH),
+    "finish_warps": ((4, 8), "cublas", BATCH),
+    "side": ((2048, 4096, 8192), "cublas", 4 * BATCH),
+    "product_side": ((1024, 2048, 4096), "cublas", 4 * BATCH),
+}
+"""Settings with their values, and the strategy and batch that tell which is fastest."""
+BETTER = 0.98
+"""Share of the time that a setting must stay below to be taken instead."""
+DEPTHS = (256, 512, 1024, 2048, 4096, 8192)
 SAMPLES = 5
 
 Time = Callable[[Config, str, str, int, int], float]
 """``time(config, kind, strategy, batch, depth)`` -> milliseconds, inf where it cannot run."""
 
 
-def tune(start: dict[str, Config], time: Time) -> Iterator[tuple[str, Config]]:
-    """The fastest configuration of each kind of operands.
+def tune(
+    start: dict[str, Config], time: Time, left_s: Callable[[], float]
+) -> Iterator[tuple[str, Config]]:
+    """Better and better configurations of each kind of operands, the last of each kind the best.
+
+    One setting after the other is changed where that is faster, until none is or the kind's share
+    of the time is over: all combinations would take hours to compile.
 
     Args:
         start: the configurations so far, by kind.
         time: what says how long one takes.
+        left_s: seconds that are left.
+
+    Raises:
+        RuntimeError: nothing that was tried runs.
     """
-    for kind, config in start.items():
-        for axes, strategy, batch in (
-            (TILES, "fused", BATCH),
-            (FINISH, "cublas", BATCH),
-            (SIDES, "cublas", 4 * BATCH),
-        ):
-            config = _best(config, axes, partial(_cost, time, kind, strategy, batch))
+    for number, (kind, config) in enumerate(start.items()):
+        end_s = left_s() * (1 - 1 / (len(start) - number))
+        search = _Search(kind, time, lambda end_s=end_s: left_s() > end_s)  # type: ignore[misc]
+        for config in search.improve(config):
+            yield kind, config
+        if search.cost(config, "rows") == float("inf"):
+            raise RuntimeError(f"no {kind} tile that was tried runs on this GPU")
         yield kind, replace(config, fused_up_to=_fused_up_to(config, kind, time))
 
 
-def _cost(time: Time, kind: str, strategy: str, batch: int, config: Config) -> float:
-    return time(config, kind, strategy, batch, DEPTH)
+class _Search:
+    """Looks for the fastest configuration of a kind; nothing is timed twice."""
+
+    def __init__(self, kind: str, time: Time, may_go: Callable[[], bool]) -> None:
+        self._kind, self._time, self._may_go = kind, time, may_go
+        self._known: dict[tuple[Config, str, int], float] = {}
+
+    def improve(self, config: Config) -> Iterator[Config]:
+        """Configurations, each faster than the one before."""
+        before = None
+        while config != before:
+            before = config
+            for name, value in ((name, v) for name, axis in AXES.items() for v in axis[0]):
+                if not self._may_go():
+                    return
+                candidate = _changed(config, name, value)
+                if candidate and self.cost(candidate, name) < BETTER * self.cost(config, name):
+                    config = candidate
+                    yield config
+
+    def cost(self, config: Config, name: str) -> float:
+        """Milliseconds by which a setting is chosen."""
+        _, strategy, batch = AXES[name]
+        key = config, strategy, batch
+        if key not in self._known:
+            self._known[key] = self._time(config, self._kind, strategy, batch, DEPTH)
+        return self._known[key]
 
 
-def _best(config: Config, axes: Mapping[str, Sequence[int]], cost: Callable[..., float]) -> Config:
-    """The fastest of all combinations; the first of equals."""
-    choices = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    timed = [(cost(config), config)]
-    for choice in choices:
-        try:
-            candidate = replace(config, **choice)
-        except ValueError:  # sides that do not fit together
-            continue
-        timed.append((cost(candidate), candidate))
-    least, best = min(timed, key=lambda each: each[0])
-    if least == float("inf"):
-        raise RuntimeError(f"no tile of {choices} runs on this GPU")
-    return best
+def _changed(config: Config, name: str, value: Any) -> Config | None:
+    """None where sides do not fit together."""
+    try:
+        return replace(config, **{name: value})
+    except ValueError:
+        return None
 
 
 def _fused_up_to(config: Config, kind: str, time: Time) -> int:
@@ -88,6 +118,7 @@ def measure(config: Config, kind: str, strategy: str, batch: int, depth: int) ->
     """Milliseconds of a forward pass with its gradient on this GPU."""
     z = torch.randn(2 * batch, depth, device="cuda").to(KINDS[kind])
     precision = "tf32" if kind == "tf32" else "ieee"
+    from triton.compiler import CompilationError
     from triton.runtime.errors import OutOfResources
 
     epilogue = Epilogue(entry=information_entry, p0=1e-6, narrow=KINDS[kind])
@@ -101,7 +132,7 @@ def measure(config: Config, kind: str, strategy: str, batch: int, depth: int) ->
 
         try:
             call()
-        except OutOfResources:  # a tile that does not fit on this GPU
+        except (OutOfResources, CompilationError, RuntimeError):  # not for this GPU
             return float("inf")
         return median(timer(call)[0] for _ in range(SAMPLES))
 
