@@ -63,7 +63,7 @@ tables() {
 }
 
 pack() {
-    tar -czf "$out.tar.gz" "$out" && echo "packed: $out.tar.gz"
+    tar -czf "$out.tar.gz" -C "$(dirname "$out")" "$(basename "$out")" && echo "packed: $out.tar.gz"
 }
 
 failed=0

@@ -24,7 +24,7 @@ OTHER_NAMES = {
 COMMANDS = list({command.words: command for page in PAGES for command in commands(page)}.values())
 OURS = [command for command in COMMANDS if command.words[0] in ("lossbench", "lossreport")]
 HERE = [command for command in OURS if not command.needs]
-SHELL = ("cd", "export", "for", "git", "do", "done", "-m", "--out", "--evaluate")
+SHELL = ("sh", "cd", "export", "for", "git", "do", "done", "-m", "--out", "--evaluate")
 QUICK = ("count", "predict", "table", "figure", "page", "compare")
 
 
