@@ -150,64 +150,80 @@ def _finish_pairs(
     mirror images too; the square on the diagonal has both orders of its pairs; rows below it count
     nowhere. So rows have weights, and no entry needs a mask for its side of the diagonal.
     """
-    length: tl.constexpr = product.shape[0]
-    columns: tl.constexpr = product.shape[1]
-    top, left, region_down, region_across, rows, batch = place
-    g, g_mirror, g_other, g_other_mirror, width, of_rows, of_columns = targets
+    top, left, _, _, rows, batch = place
     row = top + down
     column = left + across
-    i = tl.arange(0, length)
-    twice = tl.where((row >= rows) == (column >= rows), 2.0, 1.0)  # a pair of one view: two orders
-    weight = tl.zeros((length,), tl.float32) + twice
     crosses: tl.constexpr = MASKED and TRIANGULAR
-    is_right = i >= 0
-    is_above = i >= 0
-    if crosses:
-        offset = tl.multiple_of(column - row, 16)
-        is_right = i < offset
-        is_above = i < offset + columns  # of what is below the square
-        weight = tl.where(is_right, weight, tl.where(is_above, 1.0, 0.0))
+    twice = tl.where((row >= rows) == (column >= rows), 2.0, 1.0)  # a pair of one view: two orders
+    weight, is_right, is_above = _sides(column - row, twice, product.shape, crosses)
     if KIND == "cross":
-        h = product * other  # 0 where a tile is only filled
-        if GRADIENT:
-            slope = 2 * facts[3] * product
-            _store(
-                g_other, g_other_mirror, slope, is_right, is_above, down, across, width,
-                MIRROR, crosses,
-            )  # fmt: skip
+        h = product * other  # 0 where rows only fill a tile
         slope = 2 * facts[3] * other
     elif KIND == "sum":
         h, slope = _sum(
             product, row, column, twice, facts, rows, batch, ENTRY, NEAR, EXCLUDE, MASKED
-        )
+        )  # fmt: skip
     else:
-        score = _score(product, row, column, facts, rows, batch, EXCLUDE, MASKED)
-        h = score
-        slope = score
-        if KIND == "softmax":
-            slope = _softmax(score, row, column, facts)
-    half: tl.constexpr = STRIP // 2
-    rows_said = of_rows + across // half * region_down + down
-    columns_said = of_columns + down // STRIP * region_across + across
-    if KIND == "logsumexp":
-        if crosses:
-            score = tl.where(is_above[:, None], score, float("-inf"))
-        _store_logsumexp(rows_said, region_down * (region_across // half), score, 1)
-        if crosses:
-            score = tl.where(is_right[:, None], score, float("-inf"))
-        _store_logsumexp(columns_said, region_across * (region_down // STRIP), score, 0)
+        h = _score(product, row, column, facts, rows, batch, EXCLUDE, MASKED)
+        slope = h
+    if KIND == "softmax":
+        slope = _softmax(h, row, column, facts)
     if GRADIENT:
+        g, g_mirror, g_other, g_other_mirror, width, _, _ = targets
         _store(g, g_mirror, slope, is_right, is_above, down, across, width, MIRROR, crosses)
-    if SUMS:
-        if crosses:
-            slope = tl.where(is_above[:, None], slope, 0.0)
-        tl.store(rows_said + i, tl.sum(slope, axis=1))
-        if crosses:
-            slope = tl.where(is_right[:, None], slope, 0.0)
-        tl.store(columns_said + tl.arange(0, columns), tl.sum(slope, axis=0))
+        if KIND == "cross":
+            _store(
+                g_other, g_other_mirror, 2 * facts[3] * product, is_right, is_above, down, across,
+                width, MIRROR, crosses,
+            )  # fmt: skip
+    if SUMS or KIND == "logsumexp":
+        _say(slope, is_right, is_above, down, across, place, targets, SUMS, crosses, STRIP)
     if (KIND == "sum") | (KIND == "cross"):
         weight *= tl.sum(h, axis=1)
     return weight
+
+
+@jit
+def _sides(offset, twice, SHAPE: tl.constexpr, CROSSES: tl.constexpr):
+    """Weight of each row of a strip, which rows are right of the diagonal, and which not below.
+
+    ``offset``: by how much the first column is right of the first row.
+    """
+    i = tl.arange(0, SHAPE[0])
+    is_right = i >= 0
+    is_above = is_right
+    weight = tl.zeros((SHAPE[0],), tl.float32) + twice
+    if CROSSES:
+        offset = tl.multiple_of(offset, 16)
+        is_right = i < offset
+        is_above = i < offset + SHAPE[1]
+        weight = tl.where(is_right, twice, tl.where(is_above, 1.0, 0.0))
+    return weight, is_right, is_above
+
+
+@jit
+def _say(
+    value, is_right, is_above, down, across, place, targets,
+    SUMS: tl.constexpr, CROSSES: tl.constexpr, STRIP: tl.constexpr,
+):  # fmt: skip
+    """Write what a strip says of its rows and of its columns: sums of G, or logsumexps."""
+    nothing: tl.constexpr = 0.0 if SUMS else float("-inf")
+    _, _, region_down, region_across, _, _ = place
+    half: tl.constexpr = STRIP // 2
+    of_rows = targets[5] + across // half * region_down + down
+    of_columns = targets[6] + down // STRIP * region_across + across
+    if CROSSES:
+        value = tl.where(is_above[:, None], value, nothing)
+    if SUMS:
+        tl.store(of_rows + tl.arange(0, value.shape[0]), tl.sum(value, axis=1))
+    else:
+        _store_logsumexp(of_rows, region_down * (region_across // half), value, 1)
+    if CROSSES:
+        value = tl.where(is_right[:, None], value, nothing)
+    if SUMS:
+        tl.store(of_columns + tl.arange(0, value.shape[1]), tl.sum(value, axis=0))
+    else:
+        _store_logsumexp(of_columns, region_across * (region_down // STRIP), value, 0)
 
 
 @jit

@@ -103,7 +103,8 @@ def pair_sum(
             shared = rows.facts.new_empty(0) if mean is None else mean
             return result, rows.z, rows.facts, rows.pairs, shared, kept[0], sums
         z = project(z_a, z_b, kept[0], rows, how, shape) if needs_grad else rows.z
-        return result, z, rows.facts, rows.pairs, *(rows.facts.new_empty(0) for _ in range(3))
+        first, second, third = (rows.facts.new_empty(0) for _ in range(3))
+        return result, z, rows.facts, rows.pairs, first, second, third
 
 
 @pair_sum.register_fake

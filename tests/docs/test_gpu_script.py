@@ -1,4 +1,4 @@
-"""The script of docs/gpu.md: its commands exist, and a step that fails does not keep others away."""
+"""The script of docs/gpu.md: its commands exist; a step that fails keeps no other away."""
 
 import os
 import shlex
@@ -16,7 +16,9 @@ def call(folder, *steps, fails=""):
     """Run the script with a Python that writes down what it is called with."""
     python = folder / "python"
     log = folder / "log"
-    python.write_text(f'#!/bin/sh\necho "$@" >> {log}\ncase "$*" in {fails or "nothing"}) exit 1;; esac\n')
+    python.write_text(
+        f'#!/bin/sh\necho "$@" >> {log}\ncase "$*" in {fails or "nothing"}) exit 1;; esac\n'
+    )
     python.chmod(0o755)
     environment = {**os.environ, "PYTHON": str(python), "OUT": str(folder / "out")}
     done = subprocess.run(
