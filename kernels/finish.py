@@ -49,6 +49,7 @@ def finish(
     return _finish_strips(
         product, other, near, down, across, place, facts, targets,
         ENTRY, NEAR, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
+        product.shape[1] == STRIP,
     )  # fmt: skip
 
 
@@ -57,14 +58,14 @@ def _finish_strips(
     product, other, near, down, across, place, facts, targets,
     ENTRY: tl.constexpr, NEAR: tl.constexpr, KIND: tl.constexpr, EXCLUDE: tl.constexpr,
     GRADIENT: tl.constexpr, MIRROR: tl.constexpr, SUMS: tl.constexpr, TRIANGULAR: tl.constexpr,
-    STRIP: tl.constexpr,
+    STRIP: tl.constexpr, ALONE: tl.constexpr,
 ):  # fmt: skip
     """Finish a tile strip by strip."""
     columns: tl.constexpr = product.shape[1]
     if columns <= STRIP:
         total = _finish_strip(
             product, other, near, down, across, place, facts, targets,
-            ENTRY, NEAR, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
+            ENTRY, NEAR, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, ALONE,
         )  # fmt: skip
     else:
         first, second = _halves(product)
@@ -74,11 +75,11 @@ def _finish_strips(
             other_first, other_second = _halves(other)
         total = _finish_strips(
             first, other_first, near, down, across, place, facts, targets,
-            ENTRY, NEAR, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
+            ENTRY, NEAR, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, ALONE,
         )  # fmt: skip
         total += _finish_strips(
             second, other_second, near, down, across + columns // 2, place, facts, targets,
-            ENTRY, NEAR, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP,
+            ENTRY, NEAR, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, ALONE,
         )  # fmt: skip
     return total
 
@@ -95,7 +96,7 @@ def _finish_strip(
     product, other, near, down, across, place, facts, targets,
     ENTRY: tl.constexpr, NEAR: tl.constexpr, KIND: tl.constexpr, EXCLUDE: tl.constexpr,
     GRADIENT: tl.constexpr, MIRROR: tl.constexpr, SUMS: tl.constexpr, TRIANGULAR: tl.constexpr,
-    STRIP: tl.constexpr,
+    STRIP: tl.constexpr, ALONE: tl.constexpr,
 ):  # fmt: skip
     """Finish a strip in the way that it allows."""
     length: tl.constexpr = product.shape[0]
@@ -119,21 +120,27 @@ def _finish_strip(
             product, other, down, across, place, facts, targets,
             ENTRY, NEAR, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, False,
         )  # fmt: skip
-    else:  # more registers an entry: half of the strip at a time
-        first, second = _halves(product)
-        other_first = first
-        other_second = second
-        if KIND == "cross":
-            other_first, other_second = _halves(other)
-        total = _finish_pairs(
-            first, other_first, down, across, place, facts, targets,
-            ENTRY, None, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, True,
-        )  # fmt: skip
-        tl.debug_barrier()
-        total += _finish_pairs(
-            second, other_second, down, across + columns // 2, place, facts, targets,
-            ENTRY, None, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, True,
-        )  # fmt: skip
+    else:
+        if ALONE:  # Triton cannot halve what lies in Blackwell's tensor memory
+            total = _finish_pairs(
+                product, other, down, across, place, facts, targets,
+                ENTRY, None, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, True,
+            )  # fmt: skip
+        else:  # more registers an entry, beside those of the tile: half of the strip at a time
+            first, second = _halves(product)
+            other_first = first
+            other_second = second
+            if KIND == "cross":
+                other_first, other_second = _halves(other)
+            total = _finish_pairs(
+                first, other_first, down, across, place, facts, targets,
+                ENTRY, None, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, True,
+            )  # fmt: skip
+            tl.debug_barrier()
+            total += _finish_pairs(
+                second, other_second, down, across + columns // 2, place, facts, targets,
+                ENTRY, None, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, True,
+            )  # fmt: skip
     return total
 
 
