@@ -42,7 +42,7 @@ def finish(
     near = True
     if NEAR is not None:
         # rows differ little in renorm: the largest product has about the largest correlation
-        largest = tl.max(tl.max(tl.abs(product), axis=1), axis=0)
+        largest = tl.max(tl.abs(product))
         largest *= tl.max(_load(facts[0], place[0] + down, product.shape[0]), axis=0)
         largest *= tl.max(_load(facts[0], place[1] + across, product.shape[1]), axis=0)
         near = NEAR_HOLDS(largest, facts[3], facts[4])
