@@ -121,7 +121,7 @@ def _finish_strip(
             ENTRY, NEAR, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, False,
         )  # fmt: skip
     else:
-        if ALONE:  # Triton cannot halve what lies in Blackwell's tensor memory
+        if ALONE:
             total = _finish_pairs(
                 product, other, down, across, place, facts, targets,
                 ENTRY, None, KIND, EXCLUDE, GRADIENT, MIRROR, SUMS, TRIANGULAR, STRIP, True,
