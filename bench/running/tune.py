@@ -60,11 +60,12 @@ def tune(
     for number, (kind, config) in enumerate(start.items()):
         end_s = left_s() * (1 - 1 / (len(start) - number))
         search = _Search(kind, time, lambda end_s=end_s: left_s() > end_s)  # type: ignore[misc]
-        for config in search.improve(config):
-            yield kind, config
-        if search.cost(config, "rows") == float("inf"):
+        best = config
+        for best in search.improve(config):
+            yield kind, best
+        if search.cost(best, "rows") == float("inf"):
             raise RuntimeError(f"no {kind} tile that was tried runs on this GPU")
-        yield kind, replace(config, fused_up_to=_fused_up_to(config, kind, time))
+        yield kind, replace(best, fused_up_to=_fused_up_to(best, kind, time))
 
 
 class _Search:
