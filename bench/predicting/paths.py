@@ -1,11 +1,12 @@
 """The least work of a program on its way through the blocks of its code.
 
 A path is what a program does that makes a tile: of all ways, one that makes the most products (a
-tile that has nothing to do returns early) and writes the most (a tile on the diagonal has no mirror
-image); of these, each pipe's own cheapest. Loops are run as often as products need; others once.
+tile that has nothing to do returns early) and writes about the most (a tile on the diagonal has no
+mirror image); of these, each pipe's own cheapest. Loops are run as often as products need; others
+once.
 """
 
-from collections.abc import Callable, Hashable, MutableMapping
+from collections.abc import Hashable, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,10 @@ import networkx as nx
 
 from lossbench.bench.predicting.pipes import PIPES, Work
 from lossbench.bench.predicting.sass import END
+
+ABOUT = 0.9
+"""Share of the most that a way writes which is taken for one that writes all of a tile: in another
+order or other pieces some bytes of sums may be more."""
 
 Key = tuple[float, float, float]
 """Products and stores, negative since more is better, then cycles."""
@@ -120,9 +125,9 @@ class _How:
             if node != of_block.get(entry, entry) and not before:
                 continue
             own = self._loop(of_header[node], pipe) if node in of_header else self._own(node, pipe)
-            best[node] = _add(min(before, key=_order(writes), default=(0.0, 0.0, 0.0)), own)
+            best[node] = _add(_best(before, writes) if before else (0.0, 0.0, 0.0), own)
         reached = [best[of_block.get(end, end)] for end in ends if of_block.get(end, end) in best]
-        return min(reached, key=_order(writes))
+        return _best(reached, writes)
 
     def _own(self, block: Hashable, pipe: int) -> Key:
         work = self.flow.works[block]
@@ -143,8 +148,16 @@ class _How:
         return _times(whole, self.tiles if once[1] else 1)
 
 
-def _order(writes: bool) -> Callable[[Key], Key]:
-    return lambda key: (key[0], key[1] if writes else -key[1], key[2])
+def _best(ways: list[Key], writes: bool) -> Key:
+    """The cheapest of the ways that make the most products and write about the most, or least."""
+    most = min(products for products, _, _ in ways)
+    making = [way for way in ways if way[0] == most]
+    stores = [stored for _, stored, _ in making]
+    limit = ABOUT * min(stores) if writes else max(stores)
+    return min(
+        (way for way in making if (way[1] <= limit if writes else way[1] >= limit)),
+        key=lambda way: way[2],
+    )
 
 
 def _add(a: Key, b: Key) -> Key:

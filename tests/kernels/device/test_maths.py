@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lossbench.kernels.language import jit, tl
-from lossbench.kernels.maths import log1p_of_quotient, mutual_information
+from lossbench.kernels.maths import half_log1p, mutual_information, squared_information_near
 
 EPS = float(np.float32(1e-6))
 BLOCK = 256
@@ -21,9 +21,18 @@ def information_kernel(rho, out, slope, eps, block: tl.constexpr):
 
 
 @jit
-def logarithm_kernel(s, out, block: tl.constexpr):
+def logarithm_kernel(u, out, block: tl.constexpr):
     i = tl.program_id(0) * block + tl.arange(0, block)
-    tl.store(out + i, log1p_of_quotient(tl.load(s + i)))
+    tl.store(out + i, half_log1p(tl.load(u + i)))
+
+
+@jit
+def near_kernel(x, factor, out, slope, weight, eps, block: tl.constexpr):
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    product = tl.load(x + i)
+    h, of_x = squared_information_near(product, product * factor, weight, eps, 0.0)
+    tl.store(out + i, h)
+    tl.store(slope + i, of_x)
 
 
 def information(rho, eps, device):
@@ -44,7 +53,7 @@ def correlations(most):
     """Small ones, large ones, and all next to where the kernels change the formula."""
     small = np.geomspace(1e-6, most, 2 * BLOCK)
     large = np.linspace(0.5, most, BLOCK)
-    switch = np.float32(0.7) + np.arange(-BLOCK // 2, BLOCK // 2) * np.spacing(np.float32(0.7))
+    switch = np.float32(0.4) + np.arange(-BLOCK // 2, BLOCK // 2) * np.spacing(np.float32(0.4))
     return np.concatenate([small, large, switch]).astype(np.float32)
 
 
@@ -78,10 +87,28 @@ def test_formula_as_written_loses_digits():
 
 
 def test_logarithm_near_one(device):
-    sizes = np.concatenate([np.geomspace(1e-30, 1 / 3, BLOCK), np.linspace(0.01, 1 / 3, BLOCK)])
-    s = np.concatenate([sizes, -sizes]).astype(np.float32)
-    on_device = torch.tensor(s, device=device)
+    below, above = np.linspace(-0.16, 0, BLOCK), np.linspace(0, 1 / 16, BLOCK)
+    small = np.geomspace(1e-30, 0.06, BLOCK)
+    u = np.concatenate([below, above[1:], [1e-35], small, -small]).astype(np.float32)
+    u = u[u != 0]
+    u = np.resize(u, 4 * BLOCK)
+    on_device = torch.tensor(u, device=device)
     found = torch.empty_like(on_device)
-    logarithm_kernel[(len(s) // BLOCK,)](on_device, found, block=BLOCK)
-    expected = 2 * np.arctanh(s.astype(np.float64))
-    assert np.max(np.abs(found.cpu().double().numpy() / expected - 1)) < 5e-7
+    logarithm_kernel[(len(u) // BLOCK,)](on_device, found, block=BLOCK)
+    expected = -np.log1p(u.astype(np.float64)) / 2
+    assert np.max(np.abs(found.cpu().double().numpy() / expected - 1)) < 3e-7
+
+
+@pytest.mark.parametrize("eps", [0.0, EPS, 1 / 16])
+@pytest.mark.parametrize("weight", [1.0, 2.0])
+def test_square_of_small_correlations_and_its_slope_in_the_product(weight, eps, device):
+    c = 2.0**-5  # a product of rows is rho / c
+    rho = np.geomspace(1e-5, 0.4, BLOCK).astype(np.float32)
+    x = torch.tensor(rho / np.float32(c), device=device)
+    h, slope = torch.empty_like(x), torch.empty_like(x)
+    near_kernel[(1,)](x, c * c, h, slope, weight, eps, block=BLOCK)
+    f, inverse = truth(rho, np.float64(eps))
+    of_f = weight * 2 * rho.astype(np.float64) * inverse * c
+    digits = np.abs(f) + eps  # f passes through 0 where rho^2 = eps
+    assert np.max(np.abs(h.cpu().double().numpy() - f * f) / digits**2) < 2e-6
+    assert np.max(np.abs(slope.cpu().double().numpy() - of_f * f) / (of_f * digits)) < 2e-6
