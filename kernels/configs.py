@@ -12,6 +12,8 @@ import torch
 TABLE = Path(__file__).with_name("tuned.json")
 STRATEGIES = ("fused", "cublas", "split")
 PRECISIONS = ("ieee", "tf32")
+COUNTED = "90"
+"""Compute capability whose tiles are counted, and made in the interpreter: no GPU is needed."""
 SPLIT_STEPS = 4
 """Steps through the depth that a part of it must have at least to be worth a program."""
 
@@ -103,12 +105,12 @@ def lookup(device: torch.device, kind: str) -> Config:
 
 def architecture(device: torch.device) -> str:
     """Compute capability in the table for a device: the newest that is not newer."""
+    if device.type != "cuda":
+        return COUNTED
     known = sorted(int(capability) for capability in table())
-    capability = known[0]
-    if device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
-        capability = max([c for c in known if c <= 10 * major + minor], default=capability)
-    return str(capability)
+    major, minor = torch.cuda.get_device_capability(device)
+    fitting = [each for each in known if each <= 10 * major + minor]
+    return str(max(fitting, default=known[0]))
 
 
 def strategy(config: Config, depth: int) -> str:

@@ -44,6 +44,6 @@ def gram_cost(
 
 
 def _tile_entries(gram: Layout, at_once: int) -> int:
-    """Entries of the tiles of the Gram, which are those of the oldest architecture."""
+    """Entries of the tiles of the Gram, by ``configs.COUNTED`` and for operands of 16 bits."""
     config = configs.lookup(torch.device("cpu"), "16-bit").of_operands(at_once)
     return gram.gram.tiles(config.rows, config.columns) * config.rows * config.columns

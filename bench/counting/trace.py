@@ -40,8 +40,6 @@ from lossbench.bench.counting.recording import CAN_RECORD, Note, recorded
 from lossbench.kernels import configs
 from lossbench.losses.devices import as_if_on, device_type
 
-CAPABILITY = "90"
-"""Whose tile sizes the fused kernels are followed with."""
 _BETWEEN = (
     __name__, "torch._compile", "torch._dynamo.eval_frame", "torch._ops",
     "torch.utils.flop_counter",
@@ -92,7 +90,7 @@ class Trace:
 
 
 def trace(
-    case: Case, counter: bool = False, run: bool = False, capability: str = CAPABILITY,
+    case: Case, counter: bool = False, run: bool = False, capability: str = configs.COUNTED,
     watch: Note | None = None,
 ) -> Trace:  # fmt: skip
     """Follow one evaluation of a case.
