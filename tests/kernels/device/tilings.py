@@ -34,13 +34,13 @@ FUSED = [
 
 
 @contextmanager
-def small_tiles(keeps: bool = True) -> Iterator[None]:
-    """Tiles of 16 x 16; without ``keeps`` in several super-blocks, whose gradients are not kept."""
+def small_tiles(keeps: bool = True, config: Config = SMALL) -> Iterator[None]:
+    """Small tiles; without ``keeps`` in several super-blocks, whose gradients are not kept."""
     with ExitStack() as stack:
         stack.enter_context(mock.patch("lossbench.kernels.plan.ROW_MULTIPLE", 16))
         stack.enter_context(mock.patch("lossbench.kernels.plan.COLUMN_MULTIPLE", 32))
         stack.enter_context(mock.patch("lossbench.kernels.plan.DEPTH_MULTIPLE", 16))
         stack.enter_context(mock.patch("lossbench.kernels.plan.KEPT_SIDE", 10**6 if keeps else 0))
-        stack.enter_context(using(SMALL))
+        stack.enter_context(using(config))
         stack.enter_context(mock.patch("lossbench.kernels.rows.CHUNK", 64))
         yield
