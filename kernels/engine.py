@@ -1,5 +1,6 @@
 """The tiled Gram engine: launches of the kernels of ``tiles`` over the regions of a Gram."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +90,7 @@ def logsumexp(gram: Gram, epilogue: Epilogue) -> Tensor:
             _run(gram, epilogue, region, _Targets([], block, *said, total, total))
             for each, first in zip(said, (region.top, region.left), strict=True):
                 _merge(each, largest[first:], total[first:])
-    return ((largest + total.log2()) * torch.log(total.new_tensor(2.0))).masked_fill_(total == 0, 0)
+    return ((largest + total.log2()) * math.log(2)).masked_fill_(total == 0, 0)
 
 
 def softmax_gradient(gram: Gram, epilogue: Epilogue, lse: Tensor, weights: Tensor) -> Tensor:

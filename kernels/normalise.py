@@ -27,7 +27,7 @@ def _norm(
         value, inside = _load(x, i, start + tl.arange(0, CHUNK), batch, dim)
         total += value
         squares += value * value
-    length = tl.sqrt(tl.sum(squares, axis=1))
+    length = tl.sqrt_rn(tl.sum(squares, axis=1))  # the approximation takes 1e-20 for 0
     mean = tl.zeros((ROWS,), tl.float32)
     offset = tl.zeros((ROWS,), tl.float32)
     zero_at = tl.zeros((ROWS,), tl.float32)
@@ -44,7 +44,7 @@ def _norm(
             squares += value * value
         offset = tl.sum(shift, axis=1) / dim
         square = tl.sum(squares, axis=1) - offset * offset * dim
-        length = tl.sqrt(tl.maximum(square, 0.0, propagate_nan=tl.PropagateNan.ALL))
+        length = tl.sqrt_rn(tl.maximum(square, 0.0, propagate_nan=tl.PropagateNan.ALL))
     has_direction = (length > zero_at) | (length != length)  # NaN is not hidden
     divisor = tl.where(has_direction, length, float("inf"))
     along = tl.where(has_direction, 1.0, 0.0)
@@ -70,9 +70,21 @@ def _ratio(exact, rounded):
 
 
 @jit
+def _rounded(x, dtype: tl.constexpr, TF32: tl.constexpr):
+    """Operands of products: tensor cores would cut the digits off that tf32 has not, not round."""
+    narrow = x.to(dtype)
+    if TF32:
+        bits = narrow.to(tl.int32, bitcast=True)
+        to_even = 0xFFF + ((bits >> 13) & 1)
+        rounded = ((bits + to_even) & -0x2000).to(tl.float32, bitcast=True)
+        narrow = tl.where(x == x, rounded, narrow)  # NaN would overflow
+    return narrow
+
+
+@jit
 def rows_kernel(
     x_a, x_b, z, row_out, pair_out, batch, rows, dim, depth, factor, p0, p1, radius,
-    POSITIVE: tl.constexpr, CENTRE: tl.constexpr, CLIP: tl.constexpr,
+    POSITIVE: tl.constexpr, CENTRE: tl.constexpr, CLIP: tl.constexpr, TF32: tl.constexpr,
     ROWS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Write rows of both views to ``z`` with their facts, and those of the pairs."""
@@ -101,8 +113,8 @@ def rows_kernel(
         plus += (a + b) * (a + b)
         exact_a += a * a
         exact_b += b * b
-        narrow_a = (a * factor).to(z.dtype.element_ty)
-        narrow_b = (b * factor).to(z.dtype.element_ty)
+        narrow_a = _rounded(a * factor, z.dtype.element_ty, TF32)
+        narrow_b = _rounded(b * factor, z.dtype.element_ty, TF32)
         place = i[:, None].to(tl.int64) * depth + column[None, :]
         padded = column[None, :] < depth  # and rows that only fill a tile: they are zero
         tl.store(z + place, narrow_a, mask=padded)

@@ -42,7 +42,7 @@ def nt_xent(
     """Both parts of the loss, and what the gradient needs: the rows and their logsumexps."""
     shape = layout(z_a.shape)
     with on_device(z_a):
-        rows = make_rows(z_a, z_b, Normalisation(no_part), shape)
+        rows = make_rows(z_a, z_b, Normalisation(no_part), shape, precision)
         gram = Gram(rows.z, rows.renorm, shape, strategy, precision)
         lse = logsumexp(gram, Epilogue("logsumexp", p0=scale))
         anchors = torch.logaddexp(_excess(lse, rows, scale, shape), lse.new_zeros(()))

@@ -91,7 +91,7 @@ def pair_sum(
     shape = layout(z_a.shape, both=loss.both)
     how = Normalisation(loss.positive, p0, p1, loss.centre, radius)
     with on_device(z_a):
-        rows = make_rows(z_a, z_b, how, shape)
+        rows = make_rows(z_a, z_b, how, shape, precision)
         mean = mean_rows(z_a, z_b, rows, shape) if needs_grad else None
         gram = Gram(rows.z, rows.renorm, shape, strategy, precision, mean)
         epilogue = Epilogue(

@@ -106,8 +106,8 @@ def _blocks(dim: int) -> dict[str, int]:
     }
 
 
-def make_rows(z_a: Tensor, z_b: Tensor, how: Normalisation, layout: Layout) -> Rows:
-    """Normalise the rows of two contiguous views, N x D."""
+def make_rows(z_a: Tensor, z_b: Tensor, how: Normalisation, layout: Layout, precision: str) -> Rows:
+    """Normalise the rows of two contiguous views, N x D, for products of a precision."""
     found = empty_rows(z_a, layout)
     dim = z_a.shape[1]
     # entries of about 1 are where fp16 has the most digits
@@ -116,7 +116,7 @@ def make_rows(z_a: Tensor, z_b: Tensor, how: Normalisation, layout: Layout) -> R
     rows_kernel[(layout.rows // blocks["ROWS"],)](
         z_a, z_b, found.z, found.facts, found.pairs, layout.batch, layout.rows, dim, layout.depth,
         factor, how.p0, how.p1, how.radius, POSITIVE=how.positive, CENTRE=how.centre,
-        CLIP=how.radius > 0, **blocks,
+        CLIP=how.radius > 0, TF32=precision == "tf32" and found.z.dtype == torch.float32, **blocks,
     )  # fmt: skip
     return found
 

@@ -53,10 +53,11 @@ def test_second_view_begins_far(device):
     pairs = torch.empty(len(PAIR_FACTS), ROWS, device=device)
     rows_kernel[(1,)](
         z_a, z_b, z, facts, pairs, ROWS, FAR, DEPTH, DEPTH, 1.0, 0.0, 0.0, 0.0,
-        POSITIVE=no_part, CENTRE=True, CLIP=False, ROWS=ROWS, CHUNK=DEPTH,
+        POSITIVE=no_part, CENTRE=True, CLIP=False, TF32=False, ROWS=ROWS, CHUNK=DEPTH,
     )  # fmt: skip
     with small_tiles():
-        near = make_rows(z_a, z_b, Normalisation(no_part, centre=True), layout((ROWS, DEPTH)))
+        how = Normalisation(no_part, centre=True)
+        near = make_rows(z_a, z_b, how, layout((ROWS, DEPTH)), "ieee")
     assert torch.equal(torch.cat([z[:ROWS], z[FAR:]]), near.z)
     assert torch.equal(torch.cat([facts[:, :ROWS], facts[:, FAR : FAR + ROWS]], 1), near.facts)
     assert torch.equal(pairs, near.pairs)

