@@ -1,5 +1,6 @@
 """What a training step cost: rates, shares, memory, and what a whole schedule would."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lossbench import losses
 from lossbench.bench.cases.calls import make_call
+from lossbench.bench.comparing.robust import Estimate, left_out, trimmed_mean
 from lossbench.bench.measuring.memory import peak_bytes
 from lossbench.bench.measuring.phases import PHASES
 from lossbench.bench.measuring.timing import summarise
@@ -22,13 +24,20 @@ from lossbench.bench.pretraining.trainer import MIXED
 
 LOSS_PHASES = ("communication", "loss_forward", "loss_backward")
 """What would not be there without the loss."""
+FEWEST = 6
+"""Steps that an interval needs: the fewest of which one at each end is left out and four stay."""
 WEIGHT_BYTES = 4
 """Mixed precision keeps weights and their gradients in fp32 too."""
 CEILING = {"fp32": "float32", "tf32": "tf32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def times(config: Config, world: int, steps: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Rates and shares over steps of the steady state.
+    """Rates and shares over steps of the steady state, whatever a few of them were held up by.
+
+    A step's time is the 20% trimmed geometric mean: that of the steps without the fifth that took
+    longest and the fifth that took least. Its 95% interval is Yuen's, of the logarithms, so that
+    both its ends are times. A phase has the share of the step that it has of the time of the steps
+    that were kept.
 
     Args:
         config: what was trained.
@@ -37,31 +46,37 @@ def times(config: Config, world: int, steps: Sequence[Mapping[str, float]]) -> d
 
     Returns:
         ``median_ms``, ``p20_ms``, ``p80_ms`` and ``samples_ms`` of the steps; ``step_ms`` and the
-        phases' ``..._ms``, means that add up; ``images_per_s`` of all devices with a 95% interval;
-        ``loss_share`` of the step.
+        phases' ``..._ms``, which add up; ``images_per_s`` of all devices with a 95% interval, None
+        of fewer than ``FEWEST`` steps; ``loss_share`` of the step.
     """
     whole = [step["step"] for step in steps]
-    mean = float(np.mean(whole))
-    phases = {name: float(np.mean([step[name] for step in steps])) for name in PHASES}
+    found = trimmed_mean(np.log(whole).tolist())
     images = config.batch * config.accumulation * world
-    half = _half_width(whole)
+    rate = images / math.exp(found.mean) * 1e3
+    width = _widening(found) if len(whole) >= FEWEST else None
+    shares = _shares(steps)
     return {
         **summarise(whole),
-        "step_ms": mean,
-        **{f"{name}_ms": ms for name, ms in phases.items()},
-        "images_per_s": images / mean * 1e3,
-        "images_per_s_low": images / (mean + half) * 1e3,
-        "images_per_s_high": images / max(mean - half, 1e-9) * 1e3,
-        "loss_share": sum(phases[name] for name in LOSS_PHASES) / mean,
+        "step_ms": math.exp(found.mean),
+        **{f"{name}_ms": share * math.exp(found.mean) for name, share in shares.items()},
+        "images_per_s": rate,
+        "images_per_s_low": width and rate / width,
+        "images_per_s_high": width and rate * width,
+        "loss_share": sum(shares[name] for name in LOSS_PHASES),
     }
 
 
-def _half_width(samples: Sequence[float]) -> float:
-    """Half of the 95% interval of a mean (Student's t)."""
-    count = len(samples)
-    if count < 2:
-        return 0.0
-    return float(stdtrit(count - 1, 0.975) * np.std(samples, ddof=1) / np.sqrt(count))
+def _widening(found: Estimate) -> float:
+    """Factor from a geometric mean to the ends of its 95% interval (Student's t)."""
+    return math.exp(stdtrit(found.freedom, 0.975) * math.sqrt(found.variance))
+
+
+def _shares(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of the phases, of the time of the steps that are kept."""
+    cut = left_out(len(steps))
+    kept = sorted(steps, key=lambda step: step["step"])[cut : len(steps) - cut]
+    total = sum(step["step"] for step in kept)
+    return {name: sum(step[name] for step in kept) / total for name in PHASES}
 
 
 def schedule(config: Config, world: int, found: Mapping[str, Any]) -> dict[str, Any]:

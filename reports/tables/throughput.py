@@ -115,12 +115,12 @@ def _what(rows: pd.DataFrame) -> str:
 
 def _rate(title: str, rows: pd.DataFrame) -> Section:
     frame = _frame(rows, ["images_per_s", "step_ms", "loss_share", "mfu", "joules_per_image"])
-    half = (rows["images_per_s_high"] - rows["images_per_s_low"]) / 2
-    frame.insert(3, "interval", half / rows["images_per_s"])
+    low, high = (numbers(rows, f"images_per_s_{end}") for end in ("low", "high"))
+    frame.insert(3, "interval", (high / low) ** 0.5 - 1)
     columns = {
         **LOSS,
         "images_per_s": Column("images/s", "{:,.1f}".format),
-        "interval": Column("+-", "{:.1%}".format),
+        "interval": Column("+-", _give_or_take),
         "step_ms": Column("ms a step", milliseconds),
         "loss_share": Column("loss share", "{:.2%}".format),
         "mfu": Column("MFU", "{:.1%}".format),
@@ -128,11 +128,17 @@ def _rate(title: str, rows: pd.DataFrame) -> Section:
     }
     shown = {name: column for name, column in columns.items() if frame[name].notna().any()}
     notes = [
-        f"{rows['machine'].iloc[0]}. Steady state, mean with 95% interval; loss share: "
-        "forward and backward pass of the loss, and what it waits for. MFU: FLOP/s of the network "
-        "over the calibrated ceiling."
+        f"{rows['machine'].iloc[0]}. Steady state: geometric mean with 95% interval, without the "
+        "fifth of the steps that took longest and the fifth that took least; no interval of fewer "
+        "than six steps. Loss share: forward and backward pass of the loss, and what it waits for. "
+        "MFU: FLOP/s of the network over the calibrated ceiling."
     ]
     return Section(f"Pretraining: {title}", frame, shown, notes)
+
+
+def _give_or_take(share: float) -> str:
+    """Of a rate that is not known to a factor of two there is no more to say."""
+    return f"{share:.1%}" if share <= 1 else ">100%"
 
 
 def _amdahl(rows: pd.DataFrame) -> Section:
@@ -183,7 +189,8 @@ def _time(rows: pd.DataFrame) -> Section:
     columns = {**LOSS, **{name: Column(title, milliseconds) for name, title in used.items()}}
     notes = [
         "Milliseconds a step. The graph is cut at the embeddings, so that the loss's backward pass "
-        "is apart from the network's; the gradients are the same."
+        "is apart from the network's; the gradients are the same. Phases add up "
+        "to the step: each has its share of the steps that the mean above is of."
     ]
     return Section("Pretraining step by phase", frame, columns, notes)
 

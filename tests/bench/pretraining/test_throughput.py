@@ -1,33 +1,76 @@
 """What is said of a step: rates, shares, counts, bytes, and extrapolations."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from lossbench.bench.measuring.phases import PHASES
 from lossbench.bench.predicting.ceilings import Ceilings
 from lossbench.bench.pretraining import throughput
+from lossbench.bench.pretraining.config import from_preset
 
+CONFIG = from_preset("digits", batch=8, loss="smi")
 STEP = dict.fromkeys(PHASES, 1.0) | {"encoder_forward": 12.0, "step": 20.0}
 
 
 def test_rates_and_shares_by_hand(small):
     config = small(batch=8, accumulation=2)
-    found = throughput.times(config, 4, [STEP, STEP | {"step": 30.0}])
-    assert found["step_ms"] == 25
-    assert found["images_per_s"] == pytest.approx(8 * 2 * 4 / 0.025)
-    assert found["images_per_s_low"] < found["images_per_s"] < found["images_per_s_high"]
-    assert found["loss_share"] == pytest.approx(3 / 25)
-    assert found["median_ms"] == 25
-    assert found["samples_ms"] == [20, 30]
+    found = throughput.times(config, 4, [STEP, STEP | {"step": 45.0}])
+    assert found["step_ms"] == pytest.approx(30)  # the geometric mean
+    assert found["images_per_s"] == pytest.approx(8 * 2 * 4 / 0.03)
+    assert found["loss_share"] == pytest.approx(2 * 3 / 65)
+    assert found["encoder_forward_ms"] == pytest.approx(30 * 2 * 12 / 65)
+    assert found["median_ms"] == 32.5
+    assert found["samples_ms"] == [20, 45]
 
 
-def test_the_interval_is_students(small):
-    """Of 10 steps: t = 2.262 at 9 degrees of freedom."""
-    steps = [STEP | {"step": 20.0 + (-1) ** n} for n in range(10)]
-    found = throughput.times(small(), 1, steps)
-    half = 2.262 * (10 / 9) ** 0.5 / 10**0.5
-    assert 8e3 / found["images_per_s_low"] == pytest.approx(20 + half, rel=1e-4)
+def test_the_interval_is_yuens_of_logarithms(small):
+    """Of 10 steps 6 are kept, and t = 2.571 at 5 degrees of freedom."""
+    logs = [-0.9, -0.9, -0.1, -0.1, -0.1, 0.1, 0.1, 0.1, 0.9, 0.9]
+    found = throughput.times(small(), 1, [STEP | {"step": 20 * math.exp(log)} for log in logs])
+    half = 2.571 * (10 * 0.1**2 / (6 * 5)) ** 0.5
+    assert found["step_ms"] == pytest.approx(20)
+    assert found["images_per_s_low"] == pytest.approx(8 / 0.02 / math.exp(half), rel=1e-4)
+    assert found["images_per_s_high"] == pytest.approx(8 / 0.02 * math.exp(half), rel=1e-4)
+
+
+@given(st.lists(st.floats(1e-3, 1e9), min_size=1, max_size=12))
+def test_an_interval_holds_the_rate_and_is_finite_or_is_not_there(whole):
+    found = throughput.times(CONFIG, 1, [STEP | {"step": ms} for ms in whole])
+    low, high = found["images_per_s_low"], found["images_per_s_high"]
+    assert min(whole) <= found["step_ms"] * (1 + 1e-9) <= max(whole) * (1 + 1e-8)
+    if len(whole) < 6:
+        assert low is high is None
+    else:
+        assert 0 < low <= found["images_per_s"] <= high < math.inf
+
+
+@pytest.mark.parametrize("place", [0, 11, 21])
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_stall_in_one_step_changes_no_figure(phase, place):
+    """2 s in one of the 22 steps that are timed of 25; steps vary by 5% from one to the next."""
+    varied = np.exp(np.random.default_rng(0).normal(0, 0.05, 22))
+    steps = [{name: ms * factor for name, ms in STEP.items()} for factor in varied]
+    quiet = throughput.times(CONFIG, 1, steps)
+    for name in (phase, "step"):
+        steps[place][name] += 2000
+    stalled = throughput.times(CONFIG, 1, steps)
+    figures = ("step_ms", "images_per_s", "loss_share", *(f"{name}_ms" for name in PHASES))
+    for name in (*figures, "images_per_s_low", "images_per_s_high"):
+        assert stalled[name] == pytest.approx(quiet[name], rel=0.03)
+
+
+@given(st.lists(st.tuples(*[st.floats(1e-3, 1e3)] * len(PHASES)), min_size=1, max_size=12))
+def test_phases_that_make_up_their_steps_make_up_the_figure(measured):
+    steps = [dict(zip(PHASES, phases, strict=True), step=sum(phases)) for phases in measured]
+    found = throughput.times(CONFIG, 1, steps)
+    parts = [found[f"{name}_ms"] for name in PHASES]
+    assert sum(parts) == pytest.approx(found["step_ms"])
 
 
 def test_the_schedule_is_images_over_rate(small):
