@@ -21,7 +21,7 @@ CASE = (
 VALUES = (
     *("key", "title", "chosen", "status", "reason", "median_ms", "samples_ms", "pair_processes"),
     *("pair_noise", "peak_bytes", "fraction_of_ceiling", "gradient_error", "machine"),
-    *("hyperparameters", "inputs_id", "loss_batch"),
+    *("hyperparameters", "inputs_id", "loss_batch", "ceiling_raised"),
 )
 ERROR_TIMES = 2.0
 """A gradient is worse if its error is this many times the other's, and above two roundings:

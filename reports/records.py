@@ -9,13 +9,14 @@ from zlib import crc32
 import pandas as pd
 
 from lossbench.bench.records import runfile
+from lossbench.bench.records.calibrations import SLACK, best_of_run, is_beaten, reached
 from lossbench.bench.records.fields import ACCURACY, CASE
 from lossbench.bench.records.runfile import Run, merge
 from lossbench.reports import foreign
 
 MEASURED = (
     *("median_ms", "p20_ms", "p80_ms", "samples_ms", "peak_bytes", "first_call_ms"),
-    *("gradient_error", "fraction_of_ceiling"),
+    *("gradient_error", "fraction_of_ceiling", "ceiling_raised"),
     "throttled",
     *("pair_group", "pair_processes", "pair_noise", "floor_ms", "energy_mj", *ACCURACY),
 )
@@ -37,8 +38,8 @@ def load(paths: Sequence[Path]) -> pd.DataFrame:
     """Records of one or more run files, or files of other tools, one row each.
 
     Columns are the record's fields; ``hardware``, and ``machine``, which adds the software and the
-    code; ``calibration``, the ceilings of that machine if they are known; and ``created``, when
-    the run was begun.
+    code; ``calibration``, the best ceilings of that machine if they are known; and ``created``,
+    when the run was begun.
 
     Raises:
         RunFileError: a file that is missing or damaged.
@@ -67,12 +68,13 @@ def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
         paths = ", ".join(str(run.path) for run in runs)
         raise ValueError(f"{paths}: no records yet; run lossbench run first")
     machines = {id(run.header): _machine(run.header) for run in runs}
+    ceilings = {id(run.header): best_of_run(run.header, run.records) for run in runs}
     rows = [
         {
             **_complete(record),
             "machine": machines[id(head)],
             "hardware": _hardware(head),
-            "calibration": head.get("calibration"),
+            "calibration": ceilings[id(head)],
             "created": head.get("created") or "",
         }
         for record, head in best.values()
@@ -100,7 +102,17 @@ def _complete(record: dict[str, Any]) -> dict[str, Any]:
         "loss_batch": batch * world if gathers else batch,
         "evaluations": 1 if gathers else world,
     }
-    return follows | {name: value for name, value in record.items() if value is not None}
+    known = {name: value for name, value in record.items() if value is not None}
+    return follows | known | _of_ceiling(known)
+
+
+def _of_ceiling(record: dict[str, Any]) -> dict[str, Any]:
+    """Shares of a ceiling that older runs say are more than all of it, as runs of today say it."""
+    beaten = [name for name in ("fraction_of_ceiling", "mfu") if is_beaten(record.get(name, 0))]
+    fields: dict[str, Any] = {}
+    for name in beaten:
+        fields[name], fields["ceiling_raised"] = reached(record[name])
+    return fields if fields.get("ceiling_raised", 0) <= SLACK else dict.fromkeys(fields)
 
 
 def _setting(record: dict[str, Any]) -> str:

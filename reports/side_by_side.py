@@ -7,6 +7,7 @@ import pandas as pd
 
 from lossbench.bench.comparing.gates import PEAK_TOLERANCE
 from lossbench.reports import comparison, unpaired
+from lossbench.reports.ceilings import raised
 from lossbench.reports.compare import GATES, Side, compared, differences, has, mean_ratio
 from lossbench.reports.naming import implementation, loss_title, megabytes, milliseconds
 from lossbench.reports.section import Column, Section
@@ -139,7 +140,7 @@ def _cases(
     }
     shown = {name: column for name, column in columns.items() if frame[name].notna().any()}
     said = " ".join(text for name, text in EXPLAINED.items() if name in shown)
-    notes = [f"ms: median. {said}", *_failed(sides, cases, labels)]
+    notes = [f"ms: median. {said}", *raised(frame), *_failed(sides, cases, labels)]
     title = f"Compared with A: {common}" if common else "Compared with A"
     return Section(title, frame.drop(columns=HIDDEN).reset_index(drop=True), shown, notes)
 

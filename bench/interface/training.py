@@ -11,12 +11,14 @@ from lossbench.bench.interface.console import say
 from lossbench.bench.interface.progress import Jobs
 from lossbench.bench.interface.steps import Steps
 from lossbench.bench.predicting.ceilings import Ceilings
-from lossbench.bench.pretraining import records, scaling
+from lossbench.bench.predicting.recalibrate import RunCeilings
+from lossbench.bench.pretraining import records, scaling, throughput
 from lossbench.bench.pretraining.config import Config
 from lossbench.bench.pretraining.run import run, run_in_turn
 from lossbench.bench.pretraining.session import Plan
 from lossbench.bench.records.environment import content_hash
-from lossbench.bench.running.job import ALONE, joined
+from lossbench.bench.records.runfile import Writer
+from lossbench.bench.running.job import ALONE, Job, joined
 from lossbench.bench.running.launch import Launcher
 from lossbench.bench.running.shards import Work, share
 from lossbench.bench.running.sweep import open_together
@@ -93,17 +95,22 @@ def _run_all(
             for config in configs:
                 if not job.agree(None):
                     _run(config, plan, device, None, Steps(quiet=True), job)
+                    job.follow(device)
             return []
         _tell(out, aside)
         found = []
         with writer, Steps() as progress:
             calibration = writer.header.get("calibration")
-            ceilings = Ceilings.of(calibration)
+            ceilings = _ceilings(writer, job, device)
             for config in configs:
                 key = records.key(config, job.world, plan.steps, writer.header)
                 known = writer.records.get(key)
                 if not job.agree(_is_done(known, plan)):
-                    fields = _run(config, plan, device, ceilings, progress, job)
+                    fields = _run(config, plan, device, ceilings.best, progress, job)
+                    fields |= ceilings.judge(
+                        fields, partial(throughput.utilisation, config, fields, job.world)
+                    )
+                    job.go_on()
                     about = records.describe(config, device, job.world)
                     told = scaling.expected(config, job.world, device, calibration)
                     writer.append({"key": key, **about, **told, **fields})
@@ -122,11 +129,23 @@ def _run_in_turn(
         single = [records.key(config, 1, plan.steps, writer.header) for config in configs]
         keys = [content_hash([key, single]) for key in single]
         if not all(_is_done(writer.records.get(key), plan) for key in keys):
-            ceilings = Ceilings.of(writer.header.get("calibration"))
-            found = run_in_turn(configs, plan, device, ceilings, progress)
+            ceilings = _ceilings(writer, ALONE, device)
+            found = run_in_turn(configs, plan, device, ceilings.best, progress)
             for key, config, fields in zip(keys, configs, found, strict=True):
+                told = partial(throughput.utilisation, config, fields, 1)
+                fields |= ceilings.judge(fields, told)
                 writer.append({"key": key, **records.describe(config, device, 1), **fields})
         return [writer.records[key] for key in keys]
+
+
+def _ceilings(writer: Writer, job: Job, device: str) -> RunCeilings:
+    """Those of a run file, which all processes of the job measure again."""
+
+    def again() -> Ceilings:
+        say("the network beats the ceilings: they are measured again")
+        return job.calibrate_again(device)
+
+    return RunCeilings(writer.header, writer.records.values(), again)
 
 
 def _tell(out: Path, aside: Path | None) -> None:

@@ -13,10 +13,9 @@ import numpy as np
 
 from lossbench.bench.counting.operations import Operation
 from lossbench.bench.counting.trace import Trace
+from lossbench.bench.records.calibrations import SLACK, fastest, is_beaten, reached
 
 TERMS = ("compute", "memory", "launch")
-SLACK = 0.25
-"""Share by which a time may be below the floor: ceilings too are measured beside others."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,13 @@ class Ceilings:
             return None
         points = [(int(size), float(rate)) for size, rate in fields["copy_gb_per_s"]]
         return cls(fields["gemm_gflops"], points, fields["launch_us"])
+
+    @classmethod
+    def best(cls, found: Sequence["Ceilings"]) -> "Ceilings":
+        """The best of several calibrations, rate by rate."""
+        best = cls.of(fastest([each.describe() for each in found]))
+        assert best is not None
+        return best
 
     def describe(self) -> dict[str, Any]:
         """JSON-safe fields."""
@@ -85,20 +91,56 @@ class Ceilings:
         return float(np.interp(np.log(max(1.0, float(moved))), np.log(sizes), rates)) * 1e6
 
 
+def beats(record: Mapping[str, Any]) -> bool:
+    """Whether a result is better than the ceiling that it is held against."""
+    share = _share(record)
+    return share is not None and is_beaten(share)
+
+
 def of_ceiling(record: Mapping[str, Any]) -> dict[str, Any]:
-    """``fraction_of_ceiling`` of a measured record, and that it is invalid if it cannot be.
+    """What a result reached of a ceiling, which is raised to a result that beats it.
 
     Args:
-        record: with ``ceiling_ms`` and, if it was measured, ``median_ms``.
+        record: with ``mfu``, of pretraining, or ``ceiling_ms`` and, if it was measured,
+            ``median_ms``.
+
+    Returns:
+        ``mfu`` or ``fraction_of_ceiling``, and ``ceiling_raised``, by how much. By more than
+        ``SLACK`` no ceiling is raised: the record of a case is invalid, and ``mfu`` is not known.
+        Nothing of a case that is not ok, and of what no ceiling is known for.
     """
-    if record["status"] != "ok" or "ceiling_ms" not in record:
+    share = _share(record)
+    if share is None:
         return {}
-    fraction = record["ceiling_ms"] / record["median_ms"]
-    if fraction <= 1 + SLACK:
-        return {"fraction_of_ceiling": fraction}
+    is_mfu = record.get("mfu") is not None
+    if share > 1 + SLACK:
+        return _too_much(record) if is_mfu else _too_fast(record)
+    fraction, raised = reached(share)
+    return {"mfu" if is_mfu else "fraction_of_ceiling": fraction, "ceiling_raised": raised}
+
+
+def _share(record: Mapping[str, Any]) -> float | None:
+    """Of the ceiling, as it was calibrated; None: not known."""
+    if record.get("mfu") is not None:
+        return float(record["mfu"])
+    if record["status"] != "ok":
+        return None
+    return record["ceiling_ms"] / record["median_ms"] if "ceiling_ms" in record else None
+
+
+def _too_fast(record: Mapping[str, Any]) -> dict[str, Any]:
     reason = (
         f"{record['median_ms']:.3g} ms is faster than the {record['ceiling_ms']:.3g} ms that the "
         "calibrated device needs at least: not all of the work was done, or the calibration was "
         "disturbed"
     )
-    return {"fraction_of_ceiling": fraction, "status": "invalid", "reason": reason}
+    return {"status": "invalid", "reason": reason}
+
+
+def _too_much(record: Mapping[str, Any]) -> dict[str, Any]:
+    reason = (
+        f"MFU is not known: the network's multiply-adds a second are {record['mfu']:.2f} times "
+        "what the calibrated device does of matrix products at best: its convolutions need fewer "
+        "than are counted, or the calibration was disturbed"
+    )
+    return {"mfu": None, "reason": record["reason"] or reason}

@@ -122,7 +122,12 @@ def gradient_bytes(config: Config, world: int) -> int:
 def utilisation(
     config: Config, found: Mapping[str, Any], world: int, ceilings: Ceilings | None
 ) -> dict[str, Any]:
-    """``mfu``: the network's FLOP/s over the calibrated ceiling of all devices."""
+    """What the network needs, and how well it uses the devices.
+
+    Returns:
+        ``network_macs_per_image``; ``mfu``: the network's FLOP/s over the ceiling of all devices,
+        if that is known, and above 1 if it beats it.
+    """
     macs = network_macs(config)
     fields: dict[str, Any] = {"network_macs_per_image": macs}
     rate = ceilings.gemm_gflops.get(CEILING[config.precision]) if ceilings else None

@@ -144,7 +144,9 @@ RECORD: dict[str, Kind] = {
         moved_bytes="read and written by all operations",
         launches="operations, each of which is started once",
         ceiling_ms="no call can be faster on this device",
-        fraction_of_ceiling="ceiling_ms / median_ms",
+        fraction_of_ceiling="ceiling_ms / median_ms, or 1 if that is more",
+        ceiling_raised="by how much it beat a ceiling, which was raised to it, as a fraction",
+        mfu="of pretraining: the network's FLOP/s over the ceiling of its products, or 1",
         predicted_ms="predicted from the operations and the ceilings",
         predicted_compute_ms="arithmetic alone",
         predicted_memory_ms="bytes alone",
@@ -173,6 +175,7 @@ RECORD: dict[str, Kind] = {
         global_batch_norm="whether it normalises over all devices",
         launched_ahead="the GPU had all of a call's work before its clock started",
     ),
+    **each(CEILINGS, calibration="the best ceilings then, measured again as this result beat them"),
     **each(SAMPLES, samples_ms="every sample, in the order in which they were taken"),
 }
 MEASURED = ("median_ms", "p20_ms", "p80_ms", "peak_bytes", "macs")

@@ -24,8 +24,9 @@ from lossbench.bench.measuring.measure import check
 from lossbench.bench.measuring.memory import peak_and_result
 from lossbench.bench.measuring.phases import PhaseClock
 from lossbench.bench.measuring.timing import enough, make_timer, no_garbage_collection, summarise
-from lossbench.bench.predicting.ceilings import Ceilings, of_ceiling
+from lossbench.bench.predicting.ceilings import Ceilings
 from lossbench.bench.predicting.expected import count_and_predict
+from lossbench.bench.predicting.recalibrate import RunCeilings
 from lossbench.bench.records import environment
 from lossbench.bench.records.failures import guarded
 from lossbench.bench.records.runfile import Writer
@@ -75,16 +76,18 @@ def _follow(cases: Sequence[Case], job: Job) -> None:
     for number in job.agree(None):
         _, broken = _evaluate(cases[number], job)
         _end_if(broken)
+        job.follow(cases[number].device)
 
 
 def _lead(cases: Sequence[Case], job: Job, writer: Writer, tell: Tell) -> Outcome:
     """Measure what is missing, then what failed before."""
-    ceilings = Ceilings.of(writer.header.get("calibration"))
+    again = partial(job.calibrate_again, cases[0].device)
+    ceilings = RunCeilings(writer.header, writer.records.values(), again)
     keys = [_key(case, writer.header) for case in cases]
     known = [writer.records.get(key) for key in keys]
     todo = [number for number, found in enumerate(known) if found is None]
     todo += [number for number, found in enumerate(known) if found and found["status"] == "error"]
-    counts = [guarded(count_and_predict, cases[number], ceilings) for number in todo]
+    counts = [guarded(count_and_predict, cases[number], ceilings.best) for number in todo]
     job.agree(todo)
     for place, (number, counted) in enumerate(zip(todo, counts, strict=True), start=1):
         case = cases[number]
@@ -92,9 +95,16 @@ def _lead(cases: Sequence[Case], job: Job, writer: Writer, tell: Tell) -> Outcom
         measured, broken = _evaluate(case, job)
         about = {**describe(case, writer.header), "key": keys[number], "processes": job.world}
         record = {**about, **counted, **measured}
-        writer.append(record | of_ceiling(record))
+        writer.append(record | ceilings.judge(record, partial(_told, case)))
         _end_if(broken)
+        job.go_on()
     return Outcome([writer.records[key] for key in keys], len(todo), 0)
+
+
+def _told(case: Case, ceilings: Ceilings) -> dict[str, Any]:
+    """What a record says of its case by other ceilings."""
+    fields = guarded(count_and_predict, case, ceilings)
+    return {name: fields[name] for name in ("ceiling_ms",) if name in fields}
 
 
 def _evaluate(case: Case, job: Job) -> tuple[dict[str, Any], str]:

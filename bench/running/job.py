@@ -13,6 +13,7 @@ from torch import distributed as dist
 
 from lossbench.bench.predicting import links
 from lossbench.bench.predicting.calibrate import calibrate
+from lossbench.bench.predicting.ceilings import Ceilings
 
 PATIENCE = timedelta(seconds=60)
 """Without a word of another process: it is gone, and the job ends."""
@@ -68,14 +69,27 @@ class Job:
         return words
 
     def calibration(self, device: str) -> dict[str, Any]:
-        """Ceilings, and the link between processes, as a header has them: all measure at once.
+        """Ceilings, and the link between processes, as a header has them: all measure at once."""
+        ceilings = self._ceilings(device).describe()
+        return ceilings if self.world == 1 else {**ceilings, **links.measure(device).describe()}
 
-        A process that is alone measures in the same way, so that jobs can be compared.
-        """
-        if self.world == 1:
-            return calibrate(device, lambda: None).describe()
-        ceilings = calibrate(device, dist.barrier)
-        return {**ceilings.describe(), **links.measure(device).describe()}
+    def calibrate_again(self, device: str) -> Ceilings:
+        """Ceilings as those of ``calibration``: the first process asks, ``follow`` joins in."""
+        self.agree(True)
+        return self._ceilings(device)
+
+    def follow(self, device: str) -> None:
+        """Calibrate with the first process as often as it does, until it goes on."""
+        while self.agree(None):
+            self._ceilings(device)
+
+    def go_on(self) -> None:
+        """Tell the processes that ``follow`` that all is calibrated."""
+        self.agree(False)
+
+    def _ceilings(self, device: str) -> Ceilings:
+        """A process that is alone measures as several do, so that jobs can be compared."""
+        return calibrate(device, dist.barrier if self.world > 1 else lambda: None)
 
 
 ALONE = Job()

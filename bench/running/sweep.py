@@ -14,7 +14,8 @@ from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.inputs import identity
 from lossbench.bench.cases.suites import ALONE, CHECK, USE
 from lossbench.bench.predicting.calibrate import calibrate
-from lossbench.bench.predicting.ceilings import Ceilings, of_ceiling
+from lossbench.bench.predicting.ceilings import Ceilings
+from lossbench.bench.predicting.recalibrate import RunCeilings
 from lossbench.bench.records import environment
 from lossbench.bench.records.failures import OUT_OF_BUDGET, is_broken
 from lossbench.bench.records.runfile import SCHEMA, StaleRunError, Writer, set_aside
@@ -203,7 +204,8 @@ class _Session:
             if case.device == "cuda":
                 self._unprepared.setdefault(_prepared_with(case), []).append(case)
         self._worker, self._clock = worker, Clock(limits.budget_s, now)
-        self._ceilings = Ceilings.of(writer.header.get("calibration"))
+        known = writer.records.values()
+        self._ceilings = RunCeilings(writer.header, known, self._calibrate_again)
         self.measured = self.left = 0
 
     def run(self, batch: Sequence[Case]) -> None:
@@ -239,14 +241,14 @@ class _Session:
             "measure": fits,
             "sample": not self._paired,
             "surrounded": case.stage == USE,
-            "ceilings": self._ceilings,
+            "ceilings": self._ceilings.best,
         }
         fields = self._worker.evaluate(case, self._limits.timeout_s, **how)
         if not fits:
             fields = {**fields, "status": "timeout", "reason": OUT_OF_BUDGET}
         record = {**describe(case, self._writer.header), **fields}
         if not paired:
-            record.update(of_ceiling(record))
+            self._judge(case, record)
         self._save([record])
         self._clock.learn(case, record)
         if is_broken(record):
@@ -265,15 +267,30 @@ class _Session:
             lambda: self._clock.left_s,
             lambda: self._save(records),
         )
-        self._worker.stop()  # the next group starts in a fresh process
         if short:
             self._progress.tell(f"{short}, from {batch[0].label} on")
         if not groups.is_complete(records):
             right = sum(record["status"] == "ok" for record in records)
             self.measured, self.left = self.measured - right, self.left + right
-        for record in records:
-            record.update(of_ceiling(record))
+        for case, record in zip(batch, records, strict=True):
+            self._judge(case, record)
+        self._worker.stop()  # the next group starts in a fresh process
         self._save(records)
+
+    def _judge(self, case: Case, record: dict[str, Any]) -> None:
+        """Hold a record against the ceilings."""
+
+        def told(ceilings: Ceilings) -> dict[str, Any]:
+            how = {"measure": False, "ceilings": ceilings}
+            fields = self._worker.evaluate(case, self._limits.timeout_s, **how)
+            return {name: fields[name] for name in ("ceiling_ms",) if name in fields}
+
+        record.update(self._ceilings.judge(record, told))
+
+    def _calibrate_again(self) -> Ceilings:
+        self._progress.tell("a result beats the ceilings: they are measured again")
+        self._worker.stop()  # so that nothing else is on the device
+        return calibrate(self._writer.header["environment"]["device"])
 
     def _save(self, records: Sequence[dict[str, Any]]) -> None:
         """Append what is new: of several records of a case the last one counts."""

@@ -3,6 +3,7 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ def draw(records: pd.DataFrame) -> Figure:
     """A panel for each loss, in it a point for each implementation, N and D of a training step.
 
     A FLOP is one of the two of each multiply-add of the matrix products, a byte one of those that
-    all operations read and write.
+    all operations read and write. A roof that a result beats is raised to it.
 
     Args:
         records: records of a run with a calibration and with bytes counted.
@@ -71,12 +72,28 @@ def _points(records: pd.DataFrame) -> pd.DataFrame:
     rows = rows.dropna(subset=["intensity", "speed"])
     if rows.empty:
         raise ValueError("no step with its bytes counted; measure it anew with lossbench run")
-    return rows
+    roofs = [_raised(own) for _, own in rows.groupby("machine")]
+    return rows.assign(roofs=pd.concat(roofs))
+
+
+def _raised(rows: pd.DataFrame) -> "pd.Series[Any]":
+    """The calibrated roofs of a machine, each raised to what was faster, for each of its rows."""
+    calibrated: dict[str, float] = rows["calibration"].iloc[0]["gemm_gflops"]
+    used = [_precision(row, calibrated) for _, row in rows.iterrows()]
+    fastest = rows["fastest"].groupby(used).max()
+    roofs = {name: max(speed, fastest.get(name, speed)) for name, speed in calibrated.items()}
+    return pd.Series([roofs] * len(rows), index=rows.index)
+
+
+def _precision(row: "pd.Series[Any]", calibrated: Mapping[str, float]) -> str:
+    """Of a row's products; what chooses its precision itself may choose the fastest."""
+    usual = "tf32" if row["dtype"] == "float32" and "tf32" in calibrated else row["dtype"]
+    return PRECISIONS.get(row["products"], usual)
 
 
 def _compute(rows: pd.DataFrame) -> dict[str, float]:
-    """GFLOP/s of the precisions that rows of one machine use, as calibrated there."""
-    speeds: dict[str, float] = rows["calibration"].iloc[0]["gemm_gflops"]
+    """GFLOP/s of the precisions that rows of one machine use."""
+    speeds: dict[str, float] = rows["roofs"].iloc[0]
     used = {*rows["dtype"], *rows["products"].map(PRECISIONS)}
     used |= {"tf32"} if "float32" in used else set()
     return {name: speed for name, speed in speeds.items() if name in used} or speeds
@@ -134,7 +151,9 @@ def _keys(rows: pd.DataFrame) -> list[Line2D]:
     for _, equal in rows.groupby("machine", sort=False):
         for ceilings, unit in ((_compute(equal), "GFLOP/s"), (_memories(equal), "GB/s")):
             for name, value in ceilings.items():
-                found[name, unit].append(f"{value:,.0f}")
+                calibrated = equal["calibration"].iloc[0]["gemm_gflops"].get(name, value)
+                said = " (raised to a result)" if value > calibrated else ""
+                found[name, unit].append(f"{value:,.0f}{said}")
     return [
         Line2D([], [], label=f"{name}: {' and '.join(values)} {unit}", **_look(name))
         for (name, unit), values in found.items()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lossbench.reports.ceilings import raised
 from lossbench.reports.comparison import compare, interval
 from lossbench.reports.naming import each, implementation, loss_title, megabytes, milliseconds
 from lossbench.reports.section import Column, Section
@@ -131,7 +132,9 @@ def _rate(title: str, rows: pd.DataFrame) -> Section:
         f"{rows['machine'].iloc[0]}. Steady state: geometric mean with 95% interval, without the "
         "fifth of the steps that took longest and the fifth that took least; no interval of fewer "
         "than six steps. Loss share: forward and backward pass of the loss, and what it waits for. "
-        "MFU: FLOP/s of the network over the calibrated ceiling."
+        "MFU: FLOP/s of the network over the calibrated ceiling.",
+        *raised(rows),
+        *(f"{reason}." for reason in dict.fromkeys(rows["reason"]) if reason),
     ]
     return Section(f"Pretraining: {title}", frame, shown, notes)
 

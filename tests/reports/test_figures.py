@@ -231,6 +231,21 @@ def test_roofs_are_where_they_were_calibrated(frame):
     assert "main memory: 10 GB/s" in entries(figure)
 
 
+def test_a_roof_that_a_result_beats_is_raised_to_it_in_all_panels_and_says_so(frame):
+    """2 * 10^6 FLOPs in 16 us are 125 GFLOP/s; those of bfloat16 are below their own roof."""
+    quick = record(batch=7, median_ms=0.016, p20_ms=0.0155, p80_ms=0.017)
+    half = dict.fromkeys(("median_ms", "p20_ms", "p80_ms"), 0.01)
+    records = [*several(), quick, record(batch=7, dtype="bfloat16", **half)]
+    figure = roofline.draw(calibrated(frame(records)))
+    roof = 2e6 / 0.0155e-3 / 1e9
+    for panel in ("SMI", "VICReg"):
+        assert [y for _, y in line(panels(figure)[panel], "float32")] == pytest.approx([roof] * 2)
+    assert "float32: 129 (raised to a result) GFLOP/s" in entries(figure)
+    assert "bfloat16: 400 GFLOP/s" in entries(figure)
+    _, ends = bars(panels(figure)["SMI"], "gram")
+    assert ends[..., 1].max() == pytest.approx(roof)
+
+
 def test_points_without_work_or_bytes_are_left_out_aloud(frame):
     records = [*several(), record(batch=1, moved_bytes=0), record(batch=2, moved_bytes=1e-300)]
     records.append(record(batch=3, gmacs=0))

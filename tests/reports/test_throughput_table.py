@@ -68,6 +68,21 @@ def test_without_any_interval_there_is_no_column_of_it(write_run, tmp_path):
     make_figure("step", [path], tmp_path / "step.svg")
 
 
+def test_an_mfu_is_never_above_all_and_says_what_was_raised(write_run):
+    """An older record; one whose ceiling was raised; one that no ceiling allows."""
+    unknown = {"mfu": None, "reason": "MFU is not known: why"}
+    for record, shown, said in (
+        (run("smi", [1.0] * 9, mfu=1.03), "100.0%", "by up to 3.0%"),
+        (run("smi", [1.0] * 9, mfu=1.0, ceiling_raised=0.03), "100.0%", "by up to 3.0%"),
+        (run("smi", [1.0] * 9, mfu=1.4), "-", None),
+        (run("smi", [1.0] * 9, **unknown), "-", "MFU is not known: why."),
+    ):
+        text = make_table("throughput", [write_run([record, run("vicreg", [1.0] * 9)])], "terminal")
+        assert text.splitlines()[3].split()[-1] == shown
+        assert (said or "") in " ".join(text.split())
+        assert "103" not in text
+
+
 def test_a_rate_that_is_hardly_known_has_no_absurd_interval(write_run):
     records = [run("smi", [1.0, 1.0, 1.0, 100.0, 100.0, 100.0])]
     text = make_table("throughput", [write_run(records)], "terminal")

@@ -7,8 +7,12 @@ import pytest
 from command_line import call_lossbench
 from PIL import Image
 
+from lossbench.bench.interface import training
 from lossbench.bench.measuring.phases import PHASES
+from lossbench.bench.predicting.ceilings import Ceilings
+from lossbench.bench.pretraining import throughput as measuring
 from lossbench.bench.pretraining.scaling import PARTS
+from lossbench.bench.running import job
 from lossbench.reports.cli import app as reports
 from lossbench.reports.figures import step
 from lossbench.reports.page import make_figure
@@ -152,6 +156,37 @@ def test_steps_in_turn_have_a_ratio_with_its_interval(paired_run):
     assert amdahl.frame["measured"].tolist()[1:] == pytest.approx([np.exp(logs.mean())])
     assert amdahl.frame["between"].notna().sum() == 1
     assert "in turn" in amdahl.notes[0]
+
+
+@pytest.mark.parametrize("options", [(), ("--paired",)])
+def test_a_network_that_beats_the_ceilings_has_them_measured_again(tmp_path, monkeypatch, options):
+    """It makes 50 images/s. The first calibration finds too little, the second enough."""
+
+    def trained(config, plan, device, ceilings, *_):
+        rate = {"images_per_s": 50.0}
+        used = measuring.utilisation(config, rate, 1, ceilings)
+        return {"status": "ok", "reason": "", **rate, **used}
+
+    monkeypatch.setattr(training, "run", trained)
+    monkeypatch.setattr(
+        training, "run_in_turn", lambda configs, *how: [trained(each, *how) for each in configs]
+    )
+    found = [Ceilings({"float32": rate}, [(1, rate)], 1.0) for rate in (1e-3, 1e6)]
+    monkeypatch.setattr(job, "calibrate", lambda *_: found.pop(0))
+    out = tmp_path / "p.jsonl"
+    chosen = ("pretrain", "--loss", "smi,vicreg", *SMALL, *options, "--out", str(out))
+    done = call_lossbench(*chosen, "--json")
+    assert done.returncode == 0, done.stderr
+    assert not found
+    assert done.stderr.count("beats the ceilings") == 1
+    header, *records = map(json.loads, out.read_text().splitlines())
+    assert records == json.loads(done.stdout)
+    assert header["calibration"]["gemm_gflops"] == {"float32": 1e-3}
+    assert [record.get("calibration", {}).get("launch_us") for record in records] == [1.0, None]
+    for record in records:
+        reached = 2 * record["network_macs_per_image"] * 50 / 1e9
+        assert record["mfu"] == pytest.approx(reached / 1e6)
+        assert record["ceiling_raised"] == 0
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ from lossbench.bench.cases.case import DTYPES, Case
 from lossbench.bench.counting.operations import Operation
 from lossbench.bench.counting.trace import Trace, trace
 from lossbench.bench.counting.work import Work, work
-from lossbench.bench.predicting.calibrate import COPIED, calibrate
-from lossbench.bench.predicting.ceilings import SLACK, TERMS, Ceilings, of_ceiling
+from lossbench.bench.predicting import calibrate as calibrating
+from lossbench.bench.predicting.calibrate import COPIED, PASSES, calibrate
+from lossbench.bench.predicting.ceilings import TERMS, Ceilings, of_ceiling
 from lossbench.bench.predicting.predict import predict_times
+from lossbench.bench.records.calibrations import SLACK
 from lossbench.bench.records.runfile import RunFileError, read
 
 CEILINGS = Ceilings({"float32": 100.0, "bfloat16": 400.0}, [(1000, 10.0), (100_000, 50.0)], 4.0)
@@ -92,10 +94,12 @@ def test_a_precision_without_a_ceiling_is_named():
         times(Operation(1, "float64", 1))
 
 
-@pytest.mark.parametrize(("median", "status"), [(10.0, "ok"), (5.0, "ok"), (4.5, "ok")])
-def test_what_was_reached(median, status):
+@pytest.mark.parametrize(
+    ("median", "share", "raised"), [(10.0, 0.5, 0.0), (5.0, 1.0, 0.0), (4.0, 1.0, 0.25)]
+)
+def test_what_was_reached(median, share, raised):
     record = {"status": "ok", "median_ms": median, "ceiling_ms": 5.0}
-    assert of_ceiling(record) == {"fraction_of_ceiling": pytest.approx(5.0 / median)}
+    assert of_ceiling(record) == {"fraction_of_ceiling": share, "ceiling_raised": raised}
 
 
 def test_a_time_below_the_floor_is_invalid_and_says_why():
@@ -109,7 +113,8 @@ def test_what_failed_or_was_not_calibrated_reached_nothing():
     assert of_ceiling({"status": "ok", "median_ms": 1.0}) == {}
 
 
-def test_a_calibration_names_every_dtype_and_survives_json():
+def test_a_calibration_names_every_dtype_and_survives_json(monkeypatch):
+    monkeypatch.setattr(calibrating, "PASSES", 1)
     found = calibrate("cpu")
     assert set(found.gemm_gflops) == set(DTYPES)
     rates = [*found.gemm_gflops.values(), *(rate for _, rate in found.copy_gb_per_s)]
@@ -121,10 +126,11 @@ def test_a_calibration_names_every_dtype_and_survives_json():
 
 
 def test_processes_of_a_job_meet_before_each_measurement(monkeypatch):
-    monkeypatch.setattr("lossbench.bench.predicting.calibrate.MEASURE_S", 0.0)
+    monkeypatch.setattr(calibrating, "MEASURE_S", 0.0)
+    monkeypatch.setattr(calibrating, "SIDES", {"cpu": (8, 16)})
     met = []
     found = calibrate("cpu", lambda: met.append(1))
-    assert len(met) == len(DTYPES) + len(COPIED["cpu"]) + 1
+    assert len(met) == PASSES * (len(DTYPES) + len(COPIED["cpu"]) + 1)
     assert set(found.gemm_gflops) == set(DTYPES)
 
 

@@ -16,10 +16,10 @@ from lossbench.bench.predicting.links import Link
 ROOT = Path(__file__).parents[3]
 
 
-def torchrun(folder, *options, steps=6):
+def torchrun(folder, *options, steps=6, module="lossbench"):
     return [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "lossbench", "pretrain", "--loss", "smi", "--steps",
+        "-m", module, "pretrain", "--loss", "smi", "--steps",
         str(steps), "--batch", "8", "--set", "projector=32,16", "--device", "cpu", "--out",
         str(folder / "run.jsonl"), "--checkpoint", str(folder), "--every", "1", *options,
     ]  # fmt: skip
@@ -27,7 +27,8 @@ def torchrun(folder, *options, steps=6):
 
 def environment():
     return {name: value for name, value in os.environ.items() if name != "CI"} | {
-        "OMP_NUM_THREADS": "1"
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests/bench")]),
     }
 
 
@@ -58,6 +59,17 @@ def test_two_processes_make_one_record_and_exact_forms_follow_the_same_curve(tmp
         curves[distribution] = record["curve"]
     assert curves["gram"] == pytest.approx(curves["gather"], rel=1e-3)
     assert curves["local"] != pytest.approx(curves["gather"], rel=1e-2)
+
+
+@pytest.mark.long
+def test_all_processes_calibrate_again_where_the_network_beats_the_ceilings(tmp_path):
+    command = torchrun(tmp_path, "--loss", "smi,vicreg", steps=4, module="slow_calibration")
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    header, first, second = map(json.loads, (tmp_path / "run.jsonl").read_text().splitlines())
+    assert first["calibration"]["launch_us"] < header["calibration"]["launch_us"]
+    for record in (first, second):
+        assert 0 < record["mfu"] <= 1
 
 
 @pytest.mark.long

@@ -159,6 +159,21 @@ def test_every_group_is_compared_once_in_each_process(tmp_path, fake_worker):
     assert [record["median_ms"] for record in eight] == [12.0, 7.0, 6.0]
 
 
+def test_times_in_turn_are_held_against_the_ceilings(tmp_path, monkeypatch, fake_worker):
+    evaluate = FakeWorker.evaluate
+
+    def told(self, *arguments, **how):
+        return {**evaluate(self, *arguments, **how), "ceiling_ms": 6.5}
+
+    monkeypatch.setattr(FakeWorker, "evaluate", told)
+    records = run(tmp_path / "run.jsonl", CASES[:3])[0].records
+    shares = [record["fraction_of_ceiling"] for record in records]
+    assert shares == pytest.approx([6.5 / 12, 6.5 / 7, 1])
+    raised = [record["ceiling_raised"] for record in records]
+    assert raised == pytest.approx([0, 0, 6.5 / 6 - 1])
+    assert ["calibration" in record for record in records] == [False, False, True]
+
+
 def test_run_twice_measures_nothing_twice(tmp_path, fake_worker):
     first, _ = run(tmp_path / "run.jsonl")
     second, events = run(tmp_path / "run.jsonl")

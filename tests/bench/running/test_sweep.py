@@ -14,11 +14,13 @@ import pytest
 import torch
 
 from lossbench.bench.cases.case import Case
+from lossbench.bench.predicting.ceilings import Ceilings
 from lossbench.bench.records.failures import describe_failure
 from lossbench.bench.records.runfile import read
 from lossbench.bench.running import sweep as sweep_module
 from lossbench.bench.running.sweep import Limits, case_key, open_run, sweep
 from lossbench.bench.running.worker import Worker
+from lossbench.reports.records import load
 
 LOSSES = ("barlow_twins", "nt_xent", "smi", "vicreg")
 CASES = [Case(loss, batch=8, dim=16, pass_="forward") for loss in LOSSES]
@@ -96,6 +98,39 @@ def test_a_process_whose_gpu_is_broken_is_replaced(tmp_path, monkeypatch, fake_w
     outcome, _ = run(tmp_path / "run.jsonl")
     statuses = {record["loss"]: record["status"] for record in outcome.records}
     assert statuses == {**dict.fromkeys(LOSSES, "ok"), "nt_xent": "error"}
+
+
+def test_a_result_that_beats_the_ceilings_has_them_measured_again(
+    tmp_path, monkeypatch, fake_worker
+):
+    """5 GFLOP of 50 GFLOP/s in truth, which the first calibration, beside others, halved."""
+    calibrated = [{"float32": rate} for rate in (25.0, 49.0, 40.0, 40.0)]
+    monkeypatch.setattr(
+        sweep_module, "calibrate", lambda device: Ceilings(calibrated.pop(0), [(1, 1e6)], 1.0)
+    )
+
+    def evaluate(self, case, timeout_s, measure=True, ceilings=None, **how):
+        told = {"ceiling_ms": 5e3 / ceilings.gemm_gflops["float32"], "launches": 7}
+        times = {**MEASURED, "median_ms": 100.0}
+        return {**told, "status": "ok", "reason": "", **times} if measure else told
+
+    monkeypatch.setattr(FakeWorker, "evaluate", evaluate)
+    path = tmp_path / "run.jsonl"
+    _, events = run(path, CASES[:1])
+    assert sum(kind == "tell" for kind, _ in events) == 1
+    run(path, CASES)
+    assert not calibrated
+    found = read(path)
+    assert found.header["calibration"]["gemm_gflops"] == {"float32": 25.0}
+    *again, last = found.records  # twice in the second session
+    assert [each["calibration"]["gemm_gflops"]["float32"] for each in again] == [49.0] * 3
+    assert "calibration" not in last
+    for record in found.records:
+        assert (record["status"], record["fraction_of_ceiling"]) == ("ok", 1)
+        assert record["ceiling_ms"] == pytest.approx(5e3 / 49)
+        assert record["ceiling_raised"] == pytest.approx(50 / 49 - 1)
+    for known in load([path])["calibration"]:
+        assert known["gemm_gflops"] == {"float32": 49.0}
 
 
 def test_a_case_named_twice_is_measured_once(tmp_path, fake_worker):

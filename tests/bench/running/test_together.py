@@ -182,6 +182,19 @@ def test_a_process_that_fails_is_named_and_the_other_cases_are_measured_next(tmp
     assert len(out.read_text().splitlines()) == 1 + len(WAYS)
 
 
+@pytest.mark.long
+def test_all_processes_calibrate_again_where_a_result_beats_the_ceilings(tmp_path):
+    out = tmp_path / "run.jsonl"
+    done = torchrun(out, "--world", "2", module="slow_calibration")
+    assert done.returncode == 0, done.stderr
+    header, first, *others = map(json.loads, out.read_text().splitlines())
+    assert first["calibration"]["launch_us"] < header["calibration"]["launch_us"]
+    assert len(others) == len(WAYS) - 1
+    for record in (first, *others):
+        assert record["status"] == "ok"
+        assert 0 < record["fraction_of_ceiling"] <= 1
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
