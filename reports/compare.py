@@ -20,7 +20,7 @@ CASE = (
 """What a case is: neither the device nor the code."""
 VALUES = (
     *("key", "title", "chosen", "status", "reason", "median_ms", "samples_ms", "pair_processes"),
-    *("pair_noise", "peak_bytes", "fraction_of_ceiling", "gradient_error", "machine"),
+    *("peak_bytes", "fraction_of_ceiling", "gradient_error", "machine"),
     *("hyperparameters", "inputs_id", "loss_batch", "ceiling_raised"),
 )
 ERROR_TIMES = 2.0

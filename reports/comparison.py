@@ -4,16 +4,17 @@ from typing import Any
 
 import pandas as pd
 
-from lossbench.bench.comparing.ratios import Ratio, by_process, digits, ratio
+from lossbench.bench.comparing.moderation import Noise
+from lossbench.bench.comparing.ratios import FLOOR, Ratio, by_process, digits, is_paired, ratio
 
 
 def time_ratio(row: pd.Series, baseline: pd.Series | None) -> Ratio | None:
     """Time of ``row`` over that of ``baseline``; None unless the two were timed in turn."""
-    if baseline is None or not _is_paired(row) or not _is_paired(baseline):
+    if baseline is None or not is_paired(row) or not is_paired(baseline):
         return None
     if row["pair_group"] != baseline["pair_group"]:
         return None
-    return ratio(by_process(row.to_dict()), by_process(baseline.to_dict()))
+    return ratio(by_process(row.to_dict()), by_process(baseline.to_dict()), row["noise"])
 
 
 def compare(rows: pd.DataFrame, baselines: dict[Any, pd.Series | None]) -> pd.DataFrame:
@@ -28,12 +29,11 @@ def compare(rows: pd.DataFrame, baselines: dict[Any, pd.Series | None]) -> pd.Da
     """
     found: list[tuple[object, ...]] = []
     for index, row in rows.iterrows():
-        of_row = time_ratio(row, baselines.get(index))
-        if of_row is None:
+        said = time_ratio(row, baselines.get(index))
+        if said is None:
             found.append((None, None, None, None))
         else:
-            said = of_row.verdict(row["pair_noise"])
-            found.append((of_row.value, of_row.low, of_row.high, said))
+            found.append((said.value, said.low, said.high, said.verdict))
     return pd.DataFrame(found, index=rows.index, columns=["ratio", "low", "high", "verdict"])
 
 
@@ -44,20 +44,25 @@ def interval(row: pd.Series) -> str | None:
 
 def threshold(rows: pd.DataFrame) -> str:
     """What the notes of a table say of its ratios."""
-    noise = rows["pair_noise"].dropna()
-    if noise.empty:
+    timed = rows[[is_paired(row) for row in rows.to_dict("records")]]
+    if timed.empty:
         return "Times were not taken in turn: no ratio is shown; run lossbench run --paired."
-    processes = _span(rows["pair_processes"].dropna(), "{:.0f}")
+    processes = _span(timed["pair_processes"], "{:.0f}")
     return (
-        f"Ratios: times taken in turn (fresh processes: {processes}), bootstrap 95% interval; "
-        f"nothing is claimed below the A/A threshold, {_span(noise, '{:.1%}')} here."
+        f"Ratios: times taken in turn (fresh processes: {processes}), 95% interval. {spread(timed)}"
+    )
+
+
+def spread(rows: pd.DataFrame) -> str:
+    """How noisy ratios of rounds are, in a sentence, and from where on a difference is claimed."""
+    noise: list[Noise] = list(dict.fromkeys(rows["noise"]))
+    scales = pd.Series([each.scale for each in noise])
+    return (
+        f"Ratios vary by {_span(scales, '{:.1%}')} from round to round; a difference is claimed "
+        f"where all of the 99.9% interval is beyond {FLOOR:.0%}."
     )
 
 
 def _span(values: pd.Series, form: str) -> str:
     low, high = form.format(values.min()), form.format(values.max())
     return low if low == high else f"{low} to {high}"
-
-
-def _is_paired(row: pd.Series) -> bool:
-    return isinstance(row.get("pair_group"), str) and isinstance(row.get("samples_ms"), list)

@@ -150,13 +150,9 @@ def _read_pytest(path: Path, text: str) -> tuple[dict[str, Any], list[dict[str, 
     if not isinstance(benchmarks, list):
         raise RunFileError(f"{path}: no list of benchmarks; is it of pytest --benchmark-json?")
     records = []
-    processes: dict[str, int] = {}
     for number, benchmark in enumerate(benchmarks):
         where = f"{path}: benchmarks[{number}]"
         records.append(_of_benchmark(where, benchmark))
-        found = fields.group_problem(records[-1], processes)
-        if found:
-            raise RunFileError(f"{where}: {found}")
     created = content.get("datetime")
     header = {"environment": _facts(_object(content, "machine_info"))}
     return header | ({"created": created} if kinds.LINE.holds(created) else {}), records

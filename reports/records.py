@@ -8,6 +8,7 @@ from zlib import crc32
 
 import pandas as pd
 
+from lossbench.bench.comparing.ratios import noise_of
 from lossbench.bench.records import runfile
 from lossbench.bench.records.calibrations import SLACK, best_of_run, is_beaten, reached
 from lossbench.bench.records.fields import ACCURACY, CASE
@@ -18,7 +19,7 @@ MEASURED = (
     *("median_ms", "p20_ms", "p80_ms", "samples_ms", "peak_bytes", "first_call_ms"),
     *("gradient_error", "fraction_of_ceiling", "ceiling_raised"),
     "throttled",
-    *("pair_group", "pair_processes", "pair_noise", "floor_ms", "energy_mj", *ACCURACY),
+    *("pair_group", "pair_processes", "control_ms", "floor_ms", "energy_mj", *ACCURACY),
 )
 COUNTED = (
     *("gmacs", "forward_macs_cost_model", "title", "variant", "saved_bytes"),
@@ -37,7 +38,8 @@ TEXTS = ("contender", "options", "products", "reason")
 def load(paths: Sequence[Path]) -> pd.DataFrame:
     """Records of one or more run files, or files of other tools, one row each.
 
-    Columns are the record's fields; ``hardware``, and ``machine``, which adds the software and the
+    Columns are the record's fields; ``noise``, of ratios of what is measured alike on the same
+    hardware, by all runs at hand; ``hardware``, and ``machine``, which adds the software and the
     code; ``calibration``, the best ceilings of that machine if they are known; and ``created``,
     when the run was begun.
 
@@ -85,11 +87,20 @@ def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
     records[list(MEASURED)] = records[list(MEASURED)].where(records["status"] == "ok")
     for name in TEXTS:
         records[name] = records[name].fillna("")
+    records["noise"] = _noise(records)
     records = records.copy()  # in one piece: columns that are added to many pieces are slow
     if len(runs) == 1:  # for comparisons, which name what differs
         facts = {"environment": runs[0].header["environment"], "path": str(runs[0].path)}
         records.attrs.update(facts)
     return records
+
+
+def _noise(records: pd.DataFrame) -> pd.Series:
+    """What all runs of one hardware show; steps of pretraining apart, as each is a round."""
+    alike = records.groupby([records["hardware"], records["pass"] == "pretrain"], sort=False)
+    found = {key: noise_of(rows.to_dict("records")) for key, rows in alike}
+    keys = zip(records["hardware"], records["pass"] == "pretrain", strict=True)
+    return pd.Series([found[key] for key in keys], index=records.index, dtype=object)
 
 
 def _complete(record: dict[str, Any]) -> dict[str, Any]:

@@ -2,54 +2,82 @@
 
 import numpy as np
 import pandas as pd
-from scipy.special import bdtr, ndtri, stdtrit
+from scipy.special import bdtr, ndtri
 
 from lossbench.bench.comparing.ratios import Ratio
 
-DRIFT = 0.10
-"""By how much two sessions of the same code may differ: clocks, neighbours, where memory lies. A
-run cannot tell that from a change: no smaller difference is claimed. Sessions of one commit on the
-shared machine of ``reports/results`` differ by 9% as a rule: of their 84 ratios 5% would claim six,
-10% claims one."""
+DRIFT = 0.09
+"""Standard deviation of the log ratio of two sessions of the same code: clocks, neighbours, where
+memory lies. Sessions of one commit on the shared machine of ``reports/results`` differ by as much
+as a rule. A run cannot tell that from a change."""
+DRIFT_FREEDOM = 10.0
+"""Degrees of freedom of that: how surely it is known before two runs are looked at."""
+FEW, MANY = 5, 20
+"""Cases from which on two runs themselves tell how far sessions differ; and up to which they tell
+more the more they are, as what differs between sessions they have in common."""
 
 
 def compare(base: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """Ratio of median times, interval and verdict of each pair of rows.
 
-    The 95% interval is that of Price and Bonett (J. Stat. Comput. Simul. 72, 2002) for a ratio
-    of medians, with Welch's t for few samples. Of several processes the medians of each count:
-    what those of one process have in common does not shrink with their number. The A/A thresholds
-    of both runs widen it. Exchanging base and new inverts ratio and interval.
+    The sampling error of each median is that of Price and Bonett (J. Stat. Comput. Simul. 72,
+    2002), with Welch's degrees of freedom. Of several processes the medians of each count: what
+    those of one process have in common does not shrink with their number. To that comes how far
+    sessions differ: ``DRIFT``, moderated by the usual ratio of all cases of the two runs (Smyth
+    2004). So where most cases differ by half, no case is claimed to be slower for differing by as
+    much: it may be the machine. Exchanging base and new inverts ratio and interval.
 
     Args:
-        base: records that are ok, with ``median_ms``, ``samples_ms``, ``pair_processes`` and
-            ``pair_noise``, missing where there is none.
+        base: records that are ok, with ``median_ms``, ``samples_ms`` and ``pair_processes``,
+            missing where there is none.
         new: as many, of the same cases in the same order.
 
     Returns:
         Columns ``ratio``, ``low``, ``high`` and ``verdict``. The same record is SAME; an interval
         that is unknown reaches from 0 to infinity.
     """
-    ratio = (new["median_ms"] / base["median_ms"]).to_numpy(float)
-    half = _half_width(base, new)
-    half[_is_same(base, new)] = 0.0
-    low, high = ratio * np.exp(-half), ratio * np.exp(half)
-    intervals = zip(ratio, low, high, strict=True)
-    verdicts = [Ratio(*interval).verdict(DRIFT) for interval in intervals]
-    found = {"ratio": ratio, "low": low, "high": high, "verdict": verdicts}
-    return pd.DataFrame(found, index=base.index)
+    logs = np.log((new["median_ms"] / base["median_ms"]).to_numpy(float))
+    error, freedom = _error(base, new)
+    same = _is_same(base, new)
+    between, between_freedom = _drift(logs[~same], error[~same])
+    variance = error**2 + between
+    parts = error**4 / freedom + between**2 / between_freedom
+    with np.errstate(invalid="ignore"):
+        freedom = np.where(np.isinf(variance), 1.0, variance**2 / parts)
+    errors = np.where(same, 0.0, np.sqrt(variance))
+    found = [Ratio.of(*each) for each in zip(logs, errors, freedom, strict=True)]
+    columns = {
+        "ratio": [each.value for each in found],
+        "low": [each.low for each in found],
+        "high": [each.high for each in found],
+        "verdict": [each.verdict for each in found],
+    }
+    return pd.DataFrame(columns, index=base.index)
 
 
-def _half_width(base: pd.DataFrame, new: pd.DataFrame) -> np.ndarray:
-    """Half the interval of the log ratio."""
+def _drift(logs: np.ndarray, error: np.ndarray) -> tuple[float, float]:
+    """Variance between sessions, and its degrees of freedom.
+
+    By the usual size of a log ratio, beyond what sampling explains: that of the median of normal
+    ones is 0.67 standard deviations, and changes of less than half of the cases do not move it.
+    """
+    known = np.isfinite(error)
+    if known.sum() < FEW:
+        return DRIFT**2, DRIFT_FREEDOM
+    size = np.median(np.abs(logs[known])) / ndtri(0.75)
+    seen = max(0.0, size**2 - np.median(error[known] ** 2))
+    weight = min(MANY, known.sum())
+    together = DRIFT_FREEDOM + weight
+    return float((DRIFT_FREEDOM * DRIFT**2 + weight * seen) / together), together
+
+
+def _error(base: pd.DataFrame, new: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Standard error of each log ratio by sampling alone, and its degrees of freedom (Welch)."""
     (error_base, freedom_base), (error_new, freedom_new) = _errors(base), _errors(new)
     variance = error_base**2 + error_new**2
     with np.errstate(divide="ignore", invalid="ignore"):  # constant samples, or one alone
         freedom = variance**2 / (error_base**4 / freedom_base + error_new**4 / freedom_new)
-        sampling = np.where(variance > 0, stdtrit(freedom, 0.975) ** 2 * variance, 0.0)
-    sampling[np.isinf(variance)] = np.inf
-    noise = [np.log1p(rows["pair_noise"].fillna(0.0).to_numpy(float)) for rows in (base, new)]
-    return np.sqrt(sampling + noise[0] ** 2 + noise[1] ** 2)
+    return np.sqrt(variance), np.where(np.isnan(freedom), 1.0, freedom)
 
 
 def _errors(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from lossbench.bench.comparing.moderation import Noise
 from lossbench.bench.comparing.ratios import Ratio, ratio
 from lossbench.bench.measuring.timing import make_timer, one_thread
 
@@ -13,8 +14,8 @@ def time_ratio(
     """Time two calls in the order A B B A, as the gates of ``pytest --benchmark`` do.
 
     On the CPU they run on one thread, less the time it spent waiting for a core: threads that wait
-    for each other magnify a busy neighbour. The interval is of the mean over pairs: a slow spell
-    that hits one pair widens it rather than moving it.
+    for each other magnify a busy neighbour. The interval is of the trimmed mean over pairs: a
+    slow spell that hits few of them moves nothing.
     """
     first, second = [], []
     with one_thread():
@@ -27,4 +28,4 @@ def time_ratio(
             a, b = times if number % 2 == 0 else reversed(times)
             first.append(a)
             second.append(b)
-    return ratio([first], [second])
+    return ratio([first], [second], Noise())

@@ -1,20 +1,25 @@
 """Ratios of times that were sampled in pairs, with their intervals and verdicts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
-RESAMPLES = 2000
+from lossbench.bench.comparing.moderation import Noise, Pairs, Samples, learn
+
 FLOOR = 0.01
 """No difference below 1% is claimed, however quiet the machine."""
 SAME = 0.05
 """Two calls whose whole interval is within 5% are the same."""
-
-Samples = Sequence[Sequence[float]]
-"""Milliseconds: one list for each process, one entry for each round, from the first on."""
+SHOWN = 0.95
+"""Confidence of the interval that is shown."""
+LOOKS = 5
+"""A comparison is looked at so often at most, and ends when it is settled."""
+CLAIMED = 1 - 0.005 / LOOKS
+"""Confidence of the interval that a claim rests on: however often it is looked at, a difference is
+claimed of a call and itself at most once in 200 comparisons (Bonferroni)."""
 
 
 @dataclass(frozen=True)
@@ -22,70 +27,95 @@ class Ratio:
     """Time of a contender over that of a baseline.
 
     Attributes:
-        value: geometric mean over the pairs.
-        low: lower end of the bootstrap 95% interval.
-        high: upper end.
+        value: geometric mean.
+        low: lower end of the 95% interval.
+        high: its upper end.
+        least: lower end of the interval that claims rest on.
+        most: its upper end.
     """
 
     value: float
     low: float
     high: float
+    least: float
+    most: float
 
-    def verdict(self, threshold: float) -> str:
-        """FASTER, SLOWER, SAME or UNRESOLVED.
+    @classmethod
+    def of(cls, mean: float, error: float, freedom: float) -> "Ratio":
+        """From the mean of log ratios, its standard error and degrees of freedom."""
+        shown, claimed = (
+            float(stdtrit(freedom, (1 + confidence) / 2)) * error if error else 0.0
+            for confidence in (SHOWN, CLAIMED)
+        )
+        ends = (mean, mean - shown, mean + shown, mean - claimed, mean + claimed)
+        with np.errstate(over="ignore"):
+            return cls(*(float(np.exp(end)) for end in ends))
 
-        Args:
-            threshold: difference up to which nothing is claimed, as a fraction; see ``noise``.
-        """
-        if self.high < 1 / (1 + threshold):
+    @property
+    def verdict(self) -> str:
+        """FASTER, SLOWER, SAME or UNRESOLVED."""
+        if self.most < 1 / (1 + FLOOR):
             return "FASTER"
-        if self.low > 1 + threshold:
+        if self.least > 1 + FLOOR:
             return "SLOWER"
         same = self.low >= 1 / (1 + SAME) and self.high <= 1 + SAME
         return "SAME" if same else "UNRESOLVED"
 
+    def could_settle(self, growth: float) -> bool:
+        """Whether ``growth`` times as many rounds should settle an open verdict.
 
-def ratio(contender: Samples, baseline: Samples) -> Ratio:
-    """Ratio of times that were sampled in the same rounds of the same processes.
+        If the ratio stays where it is and the intervals shrink as errors do.
+        """
+        mean, shrunk = np.log(self.value), 1 / np.sqrt(growth)
+        shown, claimed = np.log(self.high / self.value), np.log(self.most / self.value)
+        beyond = abs(mean) - shrunk * claimed > np.log1p(FLOOR)
+        return bool(beyond or abs(mean) + shrunk * shown < np.log1p(SAME))
 
-    The bootstrap draws processes, and rounds within each: what one process has in common (where its
-    memory lies) widens the interval as it should. Of few draws a bootstrap interval is too short:
-    it is widened about the mean as Student's t widens a normal one. Rounds that one of the two was
-    not visited in do not count.
+
+def ratio(contender: Samples, baseline: Samples, noise: Noise) -> Ratio:
+    """Ratio of times that were sampled in the same rounds.
+
+    Args:
+        contender: milliseconds of each round of each sitting.
+        baseline: likewise.
+        noise: that the run shows.
     """
-    logs = [
-        np.log([a / b for a, b in zip(*process, strict=False)])
-        for process in zip(contender, baseline, strict=True)
-    ]
-    generator = np.random.default_rng(0)
-    means = np.empty((RESAMPLES, len(logs)))
-    for process, pairs in enumerate(logs):
-        means[:, process] = generator.choice(pairs, size=(RESAMPLES, len(pairs))).mean(axis=1)
-    drawn = generator.integers(len(logs), size=(RESAMPLES, len(logs)))
-    low, high = np.percentile(np.take_along_axis(means, drawn, axis=1).mean(axis=1), [2.5, 97.5])
-    value = np.mean([pairs.mean() for pairs in logs])
-    widening = _widening(len(logs) if len(logs) > 1 else len(logs[0]))
-    ends = (value, value + widening * (low - value), value + widening * (high - value))
-    return Ratio(*(float(np.exp(x)) for x in ends))
+    pairs = Pairs.of(contender, baseline)
+    return Ratio.of(pairs.mean, *noise.error(pairs))
 
 
-def _widening(draws: int) -> float:
-    """How much longer the 95% interval of a mean of few draws is than its bootstrap interval."""
-    if draws < 2:
-        return float("inf")
-    normal, student = stdtrit(1e9, 0.975), stdtrit(draws - 1, 0.975)
-    return float(student / normal * np.sqrt(draws / (draws - 1)))
+def noise_of(records: Iterable[Mapping[Any, Any]]) -> Noise:
+    """What all groups of records, of one machine, show of their noise.
+
+    In each, cases are compared with the one that was timed twice in each round, and that with
+    itself.
+    """
+    groups: dict[str, list[Mapping[Any, Any]]] = {}
+    for record in records:
+        if is_paired(record):
+            groups.setdefault(record["pair_group"], []).append(record)
+    comparisons, controls = [], []
+    for group in groups.values():
+        twice = next((each for each in group if _has(each, "control_ms")), group[0])
+        base = by_process(twice)
+        comparisons += [Pairs.of(by_process(each), base) for each in group if each is not twice]
+        if _has(twice, "control_ms"):
+            controls.append(Pairs.of(by_process(twice, "control_ms"), base))
+    return learn(comparisons, controls)
 
 
-def noise(first: Samples, second: Samples) -> float:
-    """Threshold from an A/A comparison: how far its interval reaches from 1, as a fraction."""
-    found = ratio(first, second)
-    return max(FLOOR, found.high - 1, 1 / found.low - 1)
+def is_paired(record: Any) -> bool:
+    """Whether the time of a record, or of a table's row, was taken in turn with others'."""
+    return isinstance(record.get("pair_group"), str) and _has(record, "samples_ms")
 
 
-def by_process(record: Mapping[Any, Any]) -> list[list[float]]:
+def _has(record: Mapping[Any, Any], name: str) -> bool:
+    return isinstance(record.get(name), list)  # a table's missing value is no list
+
+
+def by_process(record: Mapping[Any, Any], name: str = "samples_ms") -> list[list[float]]:
     """Samples of a record that was timed in turn, apart for each of its processes."""
-    samples, processes = record["samples_ms"], int(record["pair_processes"])
+    samples, processes = record[name], int(record["pair_processes"])
     rounds = len(samples) // processes
     return [samples[i * rounds : (i + 1) * rounds] for i in range(processes)]
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from lossbench.bench.comparing.ratios import by_process, digits, ratio
+from lossbench.bench.comparing.baselines import baseline
+from lossbench.bench.comparing.moderation import Noise
+from lossbench.bench.comparing.ratios import by_process, digits, noise_of, ratio
 from lossbench.bench.interface.console import COLUMNS, show_next
 from lossbench.bench.predicting.ceilings import TERMS, Ceilings
 from lossbench.bench.records.failures import OUT_OF_BUDGET
@@ -26,8 +28,7 @@ LONGEST = 16
 KINDS = ("random", "aligned", "collapsed")
 IN_TURN = (
     "Ratio: to the time of the reference of its loss, or of the first row where there are "
-    "references alone. No difference is claimed below the A/A threshold, by which a case differs "
-    "from itself."
+    "references alone. A difference is claimed where all of the 99.9% interval is beyond 1%."
 )
 
 REHEARSED = (
@@ -67,8 +68,9 @@ def measurements(records: list[dict[str, Any]], out: Path) -> None:
     """
     bases = baselines(records)
     paired = any(record.get("pair_group") for record in records)
+    noise = noise_of(records)
     for shape, rows in _shapes(records) if paired else [("", records)]:
-        _measured(rows, shape, bases)
+        _measured(rows, shape, bases, noise)
     if paired:
         print(textwrap.fill(IN_TURN, width=COLUMNS))
     _errors([record for record in records if record.get("accuracy")])
@@ -88,46 +90,38 @@ def _shapes(records: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any
 
 
 def _measured(
-    records: list[dict[str, Any]], shape: str, bases: Mapping[str, dict[str, Any]]
+    records: list[dict[str, Any]], shape: str, bases: Mapping[str, dict[str, Any]], noise: Noise
 ) -> None:
     """A table; of a shape that is said, with ratios to other records."""
     alone, in_turn = ("N x D", "pass", "GMACs", "ms", "spread"), ("ms", "ratio", "95%", "verdict")
     table = _table(*(in_turn if shape else alone), "peak MB", "status")
     labels = _Labels()
     if shape:
-        print(f"{shape}, A/A threshold {_threshold(records)}:")
+        print(f"{shape}:")
     for record in records:
         label, *where = labels.of(record)
         ms = _ms(record["median_ms"]) if "median_ms" in record else "-"
         peak = f"{record['peak_bytes'] / 1e6:,.1f}" if "peak_bytes" in record else "-"
         gmacs = _number(record.get("gmacs"), "{:,.3f}")
-        cells = [ms, *_ratio(record, bases)] if shape else [*where, gmacs, ms, _spread(record)]
+        cells = (
+            [ms, *_ratio(record, bases, noise)] if shape else [*where, gmacs, ms, _spread(record)]
+        )
         table.add_row(label, *cells, peak, record["status"])
     labels.print(table)
 
 
 def baselines(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Key of each record that was timed in turn -> the record that its time is compared with.
-
-    That is the reference of its loss and hyperparameters; where a group holds references alone, or
-    none, its first record.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    grouped = [each for each in records if each.get("pair_group") and each["status"] == "ok"]
-    for group in dict.fromkeys(record["pair_group"] for record in grouped):
-        rows = [record for record in grouped if record["pair_group"] == group]
-        references = [row for row in rows if row["implementation"] == "reference"]
-        own = {_what(row): row for row in reversed(references)}  # of several the first
-        alone = len(references) in (0, len(rows))
-        for row in rows:
-            base = rows[0] if alone else own.get(_what(row))
-            if base is not None and base is not row:
-                found[row["key"]] = base
-    return found
-
-
-def _what(record: dict[str, Any]) -> tuple[str, str, str]:
-    return record["loss"], record["variant"], record["distribution"]
+    """Key of each record that was timed in turn -> the record that its time is compared with."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        if record.get("pair_group") and record["status"] == "ok":
+            groups.setdefault(record["pair_group"], []).append(record)
+    return {
+        record["key"]: rows[base]
+        for rows in groups.values()
+        for place, record in enumerate(rows)
+        if (base := baseline(rows, place)) is not None
+    }
 
 
 def _spread(record: dict[str, Any]) -> str:
@@ -137,19 +131,13 @@ def _spread(record: dict[str, Any]) -> str:
     return f"{(record['p80_ms'] - record['p20_ms']) / record['median_ms']:.0%}"
 
 
-def _ratio(record: dict[str, Any], bases: Mapping[str, dict[str, Any]]) -> list[str]:
+def _ratio(record: dict[str, Any], bases: Mapping[str, dict[str, Any]], noise: Noise) -> list[str]:
     base = bases.get(record["key"])
     if base is None:
         return ["-", "-", "-"]
-    found = ratio(by_process(record), by_process(base))
+    found = ratio(by_process(record), by_process(base), noise)
     interval = f"{digits(found.low)}-{digits(found.high)}"
-    return [f"{digits(found.value)}x", interval, found.verdict(record["pair_noise"])]
-
-
-def _threshold(records: list[dict[str, Any]]) -> str:
-    """By how much a case differs from itself."""
-    noise = [record["pair_noise"] for record in records if record.get("pair_noise") is not None]
-    return f"{max(noise):.1%}" if noise else "unknown"
+    return [f"{digits(found.value)}x", interval, found.verdict]
 
 
 def _errors(records: list[dict[str, Any]]) -> None:

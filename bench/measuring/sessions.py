@@ -9,8 +9,8 @@ from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.inputs import make_views
 from lossbench.bench.measuring.interleave import interleave
 
-ROUNDS = 12
-SESSIONS = 20
+ROUNDS = 4
+SESSIONS = 10
 """Comparisons that share their processes: a fresh one takes longer to start than to measure."""
 CALLS = ("self", "control", "again", "slowed")
 Session = dict[str, list[float]]

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from lossbench.bench.comparing.ratios import noise
 from lossbench.bench.predicting.ceilings import Ceilings
 from lossbench.bench.pretraining import throughput
 from lossbench.bench.pretraining.checkpoint import CheckpointError
@@ -110,8 +109,7 @@ def run_in_turn(
 ) -> list[dict[str, Any]]:
     """Train configurations in turn, so that the ratio of their steps can be believed.
 
-    The first is trained a second time beside itself: by how much the two differ is the threshold
-    below which no difference is claimed.
+    The first is trained a second time beside itself: by how much the two differ is noise.
 
     Returns:
         Fields of each, as ``run`` has them, and what ``reports.comparison`` needs of pairs.
@@ -129,11 +127,10 @@ def run_in_turn(
     for session in sessions:
         session.joules = None  # the counter ran while others trained
     found = [record(session, ceilings) for session in sessions]
-    samples = [[each["samples_ms"]] for each in found]
+    found[0]["control_ms"] = found[-1]["samples_ms"]
     pair = {
         "pair_group": content_hash([time.time_ns(), *(config.describe() for config in configs)]),
         "pair_processes": 1,
-        "pair_noise": noise(samples[0], samples[-1]),
     }
     return [{**fields, **pair} for fields in found[:-1]]
 

@@ -82,7 +82,6 @@ RECORD: dict[str, Kind] = {
         COUNT,
         evaluations="independent evaluations that all devices make together",
         pair_processes="fresh processes that cases were timed in turn in",
-        pair_planned="processes that were to be: fewer are there where a run was stopped",
         processes="processes that measured it together",
     ),
     **each(
@@ -134,7 +133,6 @@ RECORD: dict[str, Kind] = {
         gflops="2 macs / 10^9",
         floor_ms="of the least matrix products, by the GPU's library",
         energy_mj="millijoules of a call",
-        pair_noise="A/A threshold: by how much a case differs from itself, as a fraction",
         value_error="relative error of the value against fp64",
         gradient_error="relative error of the gradient against fp64",
         value_error_to_reference="value_error, times that of the reference",
@@ -173,10 +171,15 @@ RECORD: dict[str, Kind] = {
         counts_agree="whether cost model, FlopCounterMode and, where it is installed, fvcore agree",
         gather_layer="whether the official code gathers other devices' embeddings",
         global_batch_norm="whether it normalises over all devices",
+        pair_cut="timing in turn was stopped before its end",
         launched_ahead="the GPU had all of a call's work before its clock started",
     ),
     **each(CEILINGS, calibration="the best ceilings then, measured again as this result beat them"),
-    **each(SAMPLES, samples_ms="every sample, in the order in which they were taken"),
+    **each(
+        SAMPLES,
+        samples_ms="every sample, in the order in which they were taken",
+        control_ms="samples of the same case once more in the same rounds: what differs is noise",
+    ),
 }
 MEASURED = ("median_ms", "p20_ms", "p80_ms", "peak_bytes", "macs")
 """What a record that is ok cannot lack, unless it is of pretraining: few steps are not timed."""
@@ -199,19 +202,11 @@ def problem(
 def record_problem(record: Mapping[str, Any], needed: Iterable[str] = ()) -> str | None:
     """What is wrong with a record: a field of it, or fields that do not go together."""
     samples, processes = record.get("samples_ms"), record.get("pair_processes")
-    paired = ("pair_processes", "pair_noise") if record.get("pair_group") and samples else ()
+    paired = ("pair_processes",) if record.get("pair_group") and samples else ()
     found = problem(record, RECORD, (*needed, *paired))
     if not found and samples and processes and len(samples) % processes:
         return "samples_ms must be as many in each of the pair_processes"
     return found
-
-
-def group_problem(record: Mapping[str, Any], processes: dict[str, int]) -> str | None:
-    """What sets a record apart from those of its group; ``processes`` keeps their number."""
-    group, count = record.get("pair_group"), record.get("pair_processes")
-    if group and count and processes.setdefault(group, count) != count:
-        return f"pair_processes differs within pair_group {group}"
-    return None
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -82,12 +82,8 @@ def read(path: Path, needed: Sequence[str] = ()) -> Run:
     if rest:
         warnings.warn(f"{path}: dropped a half-written last line", RunFileWarning, stacklevel=2)
     records = {}
-    processes: dict[str, int] = {}
     for number, line in enumerate(lines[1:], start=2):
         record = _parse(f"{path}:{number}", line, partial(_record_problem, needed=needed))
-        found = fields.group_problem(record, processes)
-        if found:
-            raise RunFileError(f"{path}:{number}: {found}")
         records[record["key"]] = record
     return Run(path, header, list(records.values()), complete_bytes=len(whole) + len(newline))
 

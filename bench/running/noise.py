@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lossbench.bench.cases.case import Case
-from lossbench.bench.comparing.ratios import noise, ratio
+from lossbench.bench.comparing.moderation import Pairs, learn
+from lossbench.bench.comparing.ratios import ratio
 from lossbench.bench.measuring.sessions import CALLS, SESSIONS, Session
 from lossbench.bench.running.groups import PROCESSES
+from lossbench.bench.running.sittings import LEAST
 from lossbench.bench.running.worker import Worker
 
 
@@ -18,13 +20,11 @@ class Trust:
         comparisons: of a case with itself, and as many with a slowed copy.
         false_claims: FASTER or SLOWER said of a case and itself.
         found: SLOWER said of the slowed copy.
-        thresholds: A/A threshold of each comparison.
     """
 
     comparisons: int
     false_claims: int
     found: int
-    thresholds: tuple[float, ...]
 
 
 def processes(comparisons: int, device: str) -> int:
@@ -65,22 +65,34 @@ def judge(samples: Sequence[Sequence[Session]], comparisons: int, device: str) -
     """What paired timing claims of sampled calls.
 
     Args:
-        samples: sessions of each process, as ``sample`` yields them.
+        samples: sessions of each process, as ``sample`` yields them; the last may be missing.
         comparisons: how many of the sessions to look at.
         device: "cpu" or "cuda".
     """
     each = PROCESSES[device]
     batches = (samples[start : start + each] for start in range(0, len(samples), each))
-    compared = [session for batch in batches for session in zip(*batch, strict=True)]
-    thresholds, same, slower = [], [], []
-    for session in compared[:comparisons]:
-        itself, control, again, slowed = ([process[name] for process in session] for name in CALLS)
-        thresholds.append(noise(itself, control))
-        same.append(ratio(again, itself).verdict(thresholds[-1]))
-        slower.append(ratio(slowed, itself).verdict(thresholds[-1]))
+    whole = (batch for batch in batches if len(batch) == each)
+    compared = [session for batch in whole for session in zip(*batch, strict=True)][:comparisons]
+    same = [_verdict(session, "again") for session in compared]
+    slower = [_verdict(session, "slowed") for session in compared]
     return Trust(
-        comparisons=comparisons,
+        comparisons=len(compared),
         false_claims=sum(verdict in ("FASTER", "SLOWER") for verdict in same),
         found=slower.count("SLOWER"),
-        thresholds=tuple(thresholds),
     )
+
+
+def _verdict(session: Sequence[Session], name: str) -> str:
+    """The first that settles a comparison, as more and more of its processes are looked at.
+
+    What a run knows of noise is here of one group alone.
+    """
+    verdict = ""
+    for look in range(min(LEAST, len(session)), len(session) + 1):
+        itself, control, *others = ([process[call] for process in session[:look]] for call in CALLS)
+        found = dict(zip(CALLS[2:], others, strict=True))
+        noise = learn([Pairs.of(other, itself) for other in others], [Pairs.of(control, itself)])
+        verdict = ratio(found[name], itself, noise).verdict
+        if verdict != "UNRESOLVED":
+            break
+    return verdict

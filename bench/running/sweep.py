@@ -19,7 +19,7 @@ from lossbench.bench.predicting.recalibrate import RunCeilings
 from lossbench.bench.records import environment
 from lossbench.bench.records.failures import OUT_OF_BUDGET, is_broken
 from lossbench.bench.records.runfile import SCHEMA, StaleRunError, Writer, set_aside
-from lossbench.bench.running import groups
+from lossbench.bench.running import groups, sittings
 from lossbench.bench.running.budget import Clock
 from lossbench.bench.running.job import Job
 from lossbench.bench.running.worker import Worker
@@ -259,13 +259,14 @@ class _Session:
         if all(record["reason"] == OUT_OF_BUDGET for record in records):
             return
         self._progress.compare(batch)
-        short = groups.compare(
+        short = sittings.compare(
             self._worker,
             batch,
             records,
             self._limits.timeout_s,
             lambda: self._clock.left_s,
             lambda: self._save(records),
+            self._writer.records.values,
         )
         if short:
             self._progress.tell(f"{short}, from {batch[0].label} on")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lossbench.reports.ceilings import raised
-from lossbench.reports.comparison import compare, interval
+from lossbench.reports.comparison import compare, interval, spread
 from lossbench.reports.naming import each, implementation, loss_title, megabytes, milliseconds
 from lossbench.reports.section import Column, Section
 from lossbench.reports.style import numbers
@@ -173,8 +173,7 @@ def _amdahl(rows: pd.DataFrame) -> Section:
         "is there, and as measured. "
     )
     note += (
-        f"Steps were made in turn, with the first row's a second time: nothing is claimed below "
-        f"{rows['pair_noise'].max():.1%}, by which those two differ."
+        f"Steps were made in turn. {spread(rows)}"
         if paired.any()
         else "Runs were made one after another, and a few percent between them are the machine's; "
         "lossbench pretrain --paired makes steps in turn."

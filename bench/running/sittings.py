@@ -1,0 +1,221 @@
+"""Cases of a group timed in turn, sitting after sitting, until their verdicts are settled."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from lossbench.bench.cases.case import Case
+from lossbench.bench.comparing.baselines import comparisons
+from lossbench.bench.comparing.ratios import LOOKS, noise_of, ratio
+from lossbench.bench.measuring.timing import VISIT_MS, summarise
+from lossbench.bench.records.environment import content_hash
+from lossbench.bench.running import groups
+from lossbench.bench.running.worker import Worker
+
+Record = dict[str, Any]
+LEAST = 2
+"""Processes, of a group that may have several: what one has in common is not seen within it."""
+TIMES = ("median_ms", "p20_ms", "p80_ms", "samples_ms")
+PAIRS = ("pair_group", "pair_processes", "pair_cut", "control_ms")
+
+
+def compare(
+    worker: Worker,
+    cases: Sequence[Case],
+    records: Sequence[Record],
+    timeout_s: float,
+    left_s: Callable[[], float],
+    save: Callable[[], None],
+    earlier: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
+) -> str:
+    """Add paired times to the records of the cases that are right; the others stay as they are.
+
+    The quickest case is timed twice in each round, as a case and as its own control. After each
+    sitting the verdicts are looked at, and the next is of the cases whose verdict is open and can
+    be settled, and of those that they are compared with.
+
+    Args:
+        worker: has just evaluated the cases; the first of the processes.
+        cases: a group.
+        records: its records, which are changed in place.
+        timeout_s: for one sitting.
+        left_s: of the budget.
+        save: called after each sitting: what the records say is true then.
+        earlier: records of the same run, which tell of its noise.
+
+    Returns:
+        What the budget did not suffice for, "" if for nothing.
+    """
+    right = [i for i, record in enumerate(records) if record["status"] == "ok"]
+    if not right:
+        return ""
+    held = _Sittings(cases, records, right)
+    device, visits_s = cases[0].device, held.visits_s(right)
+    processes = groups.processes(visits_s, device, left_s())
+    if not processes:
+        return f"little is left of the budget: {len(right)} cases are not timed in turn"
+    failure = _sit(worker, held, processes, timeout_s, left_s, save, earlier)
+    if failure:
+        _give_up(cases, records, right, failure)
+        return compare(worker, cases, records, timeout_s, left_s, save, earlier)
+    held.end()
+    save()
+    if processes == groups.processes(visits_s, device):
+        return ""
+    return f"little is left of the budget: {len(right)} cases are timed in one process"
+
+
+def _sit(
+    worker: Worker,
+    held: "_Sittings",
+    processes: int,
+    timeout_s: float,
+    left_s: Callable[[], float],
+    save: Callable[[], None],
+    earlier: Callable[[], Iterable[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """Sit until all is settled or the time is spent; returns what failed, nothing if all went well.
+
+    With one process all sittings are in it, and are one to what is made of them.
+    """
+    timed = held.right
+    looks = processes if processes > 1 else LOOKS
+    seconds = groups.end_s(held.visits_s(timed), held.device, left_s())
+    for look in range(looks):
+        visits_s = held.visits_s(timed)
+        number = groups.rounds(min(seconds, left_s()), looks - look, visits_s)
+        if look and not number:
+            break
+        if look and processes > 1:
+            worker.stop()
+        number = max(number, groups.MIN_ROUNDS)
+        found = worker.compare(*held.asks(timed, number), timeout_s, held.scales())
+        if "status" in found:
+            return found
+        seconds -= number * sum(visits_s)
+        held.add(timed, found, processes)
+        if look + 1 >= min(LEAST, processes):
+            timed = held.open(timed, earlier(), seconds)
+        if not timed:
+            break
+        save()
+    return {}
+
+
+class _Sittings:
+    """Samples of the cases of a group, sitting by sitting, and what their records say of them.
+
+    Args:
+        cases: a group.
+        records: its records, which are changed in place.
+        right: indices of those that are timed.
+    """
+
+    def __init__(
+        self, cases: Sequence[Case], records: Sequence[Record], right: Sequence[int]
+    ) -> None:
+        self.device, self.right = cases[0].device, right
+        self._cases, self._records = cases, records
+        self._visit_s = {i: max(records[i]["call_ms"], VISIT_MS) / 1e3 for i in right}
+        self._twice = min(right, key=self._visit_s.__getitem__)
+        self._samples: dict[int, list[list[float]]] = {i: [] for i in right}
+        self._control: list[list[float]] = []
+        # unlike that of any other comparison, of the same cases too
+        self._name = content_hash([time.time_ns(), *(cases[i].describe() for i in right)])
+
+    def visits_s(self, timed: Sequence[int]) -> list[float]:
+        """Seconds of a visit of each that a sitting is of."""
+        return [self._visit_s[i] for i in self._order(timed)]
+
+    def asks(self, timed: Sequence[int], number: int) -> tuple[list[Case], list[int]]:
+        """What a sitting is of: cases, and rounds of each."""
+        cases = [self._cases[i] for i in self._order(timed)]
+        return cases, [number] * len(cases)
+
+    def scales(self) -> list[float] | None:
+        """Those of all cases in the first sitting, in which the outputs are checked again.
+
+        Its process knows the fp64 truths already.
+        """
+        if self._control:
+            return None
+        return [self._records[i].get("scale", 1.0) for i in self.right]
+
+    def _order(self, timed: Sequence[int]) -> list[int]:
+        """With the quickest of all a second time, as its own control."""
+        return [*timed, self._twice] if self._twice in timed else list(timed)
+
+    def add(self, timed: Sequence[int], found: Mapping[str, Any], processes: int) -> None:
+        """Put what was found into the samples and records."""
+        for i, said in zip(timed, found["checks"], strict=False):
+            if said["status"] != "ok":
+                reason = f"after it was timed, {said['reason']}"
+                self._records[i].update(status=said["status"], reason=reason)
+        everything = zip(self._order(timed), found["samples_ms"], strict=True)
+        begun: set[int] = set()
+        for i, samples in everything:
+            kept = self._control if i in begun else self._samples[i]
+            begun.add(i)
+            if processes == 1 and kept:
+                kept[0] += samples
+            else:
+                kept.append(list(samples))
+        for i in timed:
+            self._note(i, found.get("state", {}))
+
+    def _note(self, i: int, state: Mapping[str, Any]) -> None:
+        """Say in a record what is known so far."""
+        times = summarise(_flat(self._samples[i]))
+        shared = {"pair_group": self._name, "pair_processes": len(self._samples[i])}
+        self._records[i].update({**times, **shared, "pair_cut": True, **state})
+        if i == self._twice:
+            self._records[i]["control_ms"] = summarise(_flat(self._control))["samples_ms"]
+
+    def open(
+        self, timed: Sequence[int], earlier: Iterable[Mapping[str, Any]], seconds: float
+    ) -> list[int]:
+        """Those whose verdict is open and can be settled, and what they are compared with.
+
+        Args:
+            timed: in the last sitting.
+            earlier: records of the run.
+            seconds: in which there may be further rounds.
+        """
+        own = [self._records[i] for i in self.right]
+        keys = {record["key"] for record in own}
+        noise = noise_of([*own, *(each for each in earlier if each["key"] not in keys)])
+        right = [i for i in timed if self._records[i]["status"] == "ok"]
+        found: set[int] = set()
+        for place, base_place in comparisons([self._records[i] for i in right]):
+            i, base = right[place], right[base_place]
+            so_far = ratio(self._samples[i], self._samples[base], noise)
+            done = len(_flat(self._samples[i]))
+            further = seconds / (self._visit_s[i] + self._visit_s[base])
+            if so_far.verdict == "UNRESOLVED" and so_far.could_settle(1 + further / done):
+                found |= {i, base}
+        return [i for i in timed if i in found]
+
+    def end(self) -> None:
+        """The records say all that they will."""
+        for i in self.right:
+            self._records[i]["pair_cut"] = False
+
+
+def _flat(samples: Sequence[Sequence[float]]) -> list[float]:
+    return [ms for sitting in samples for ms in sitting]
+
+
+def _give_up(
+    cases: Sequence[Case],
+    records: Sequence[Record],
+    right: Sequence[int],
+    failure: Mapping[str, Any],
+) -> None:
+    """Mark what failed: third parties if there are any, so that ours are compared without them."""
+    blamed = [i for i in right if cases[i].contender] or right
+    for i in blamed:
+        reason = f"in paired timing: {failure['reason']}"
+        records[i].update(status=failure["status"], reason=reason)
+    for i in right:
+        for name in (*TIMES, *PAIRS) if i in blamed else ("control_ms",):
+            records[i].pop(name, None)
