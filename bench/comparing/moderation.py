@@ -6,7 +6,9 @@ memory lies, for one. So a comparison has two mean squares, within and between s
 one-way analysis of variance has them. Of few rounds each is known badly. But the comparisons of a
 run are of one machine, so both are drawn towards what the run shows of all of them: as if that were
 a sample of its own, of ``freedom`` degrees of freedom (empirical Bayes: Smyth, Stat. Appl. Genet.
-Mol. Biol. 3, 2004, the moderated t). How far comparisons differ in noise says how many.
+Mol. Biol. 3, 2004, the moderated t). How far comparisons differ in noise says how many. A control,
+a call beside itself, has a true ratio of 1: its mean too is noise, of the kind that rounds do not
+show.
 
 Of five rounds or more a fifth is trimmed at each end (Yuen, Biometrika 61, 1974): a moment in which
 the machine was away moves neither the mean nor its error. Docs: ``docs/verdicts.md``.
@@ -24,7 +26,7 @@ from lossbench.bench.comparing.robust import left_out
 USUAL = 0.03
 """Standard deviation of a round's log ratio before anything is known, give or take a factor e."""
 USUAL_PLACEMENT = 0.01
-"""The same between sittings."""
+"""The same of what rounds do not show, give or take half of that factor."""
 USUAL_FREEDOM = 4.0
 """Degrees of freedom of what a run shows, before its comparisons do, give or take a factor 2."""
 STRANGE = 0.99
@@ -33,9 +35,9 @@ for itself."""
 
 Samples = Sequence[Sequence[float]]
 """Milliseconds: one list for each sitting, one entry for each round, from the first on."""
-_SCALES = np.geomspace(3e-4, 1.0, 90)
-_PLACEMENTS = np.linspace(0.0, 0.1, 51)
-_FREEDOMS = np.geomspace(1.0, 64.0, 19)
+_SCALES = np.geomspace(3e-4, 1.0, 50)
+_PLACEMENTS = np.geomspace(5e-4, 0.3, 30)
+_FREEDOMS = np.geomspace(1.0, 64.0, 10)
 _LEAST = 1e-10
 """Of a variance: a clock's ticks are not nothing."""
 
@@ -100,7 +102,8 @@ class Noise:
     Attributes:
         scale: standard deviation of a round within a sitting.
         freedom: degrees of freedom that this adds to those of a comparison.
-        placement: standard deviation that a sitting adds.
+        placement: standard deviation that the calls of a comparison add: by where their memory
+            lies, and what is visited before them.
         placement_freedom: degrees of freedom that this adds.
     """
 
@@ -110,20 +113,21 @@ class Noise:
     placement_freedom: float = USUAL_FREEDOM
 
     def error(self, pairs: Pairs) -> tuple[float, float]:
-        """Standard error of the mean of a comparison, and its degrees of freedom."""
-        within, freedom = _moderated(
+        """Standard error of the mean of a comparison, and its degrees of freedom (Satterthwaite).
+
+        Neither more rounds nor more sittings make that of ``placement`` less.
+        """
+        square, freedom = _moderated(
             pairs.within, pairs.within_freedom, self.scale**2, self.freedom
         )
-        placement = pairs.each * self.placement**2
-        expected = within + placement
-        parts = within**2 / freedom + placement**2 / self.placement_freedom
+        placement = self.placement**2
         if pairs.between_freedom:
-            expected, freedom = _moderated(
-                pairs.between, pairs.between_freedom, expected, self.placement_freedom
+            square, freedom = _moderated(
+                pairs.between, pairs.between_freedom, square, self.placement_freedom
             )
-        else:  # Satterthwaite's degrees of freedom of a sum
-            freedom = expected**2 / parts
-        return float(np.sqrt(expected / pairs.rounds)), freedom
+        rounds = square / pairs.rounds
+        parts = rounds**2 / freedom + placement**2 / self.placement_freedom
+        return float(np.sqrt(rounds + placement)), (rounds + placement) ** 2 / parts
 
 
 def _moderated(
@@ -160,15 +164,14 @@ def learn(comparisons: Iterable[Pairs], controls: Iterable[Pairs] = ()) -> Noise
         [_moderated(each.within, each.within_freedom, scale**2, freedom)[0] for each in found]
     )
     means = [max(_LEAST, each.rounds * each.mean**2) for each in controls]
-    rounds = np.array([each.each for each in found], float)
     own = slice(len(found) - len(controls), None)
     placement, placement_freedom = _fit(
         np.array([*(each.between for each in found), *means]),
         np.array([*(each.between_freedom for each in found), *(1.0 for _ in means)]),
         np.concatenate([within, within[own]]),
-        np.concatenate([rounds, rounds[own]]),
+        np.array([*(each.each for each in found), *(each.rounds for each in controls)], float),
         _PLACEMENTS,
-        -0.5 * (_PLACEMENTS / (2 * USUAL_PLACEMENT)) ** 2,
+        _log_normal(_PLACEMENTS, USUAL_PLACEMENT, 0.5),
     )
     return Noise(scale, freedom, placement, placement_freedom)
 

@@ -1,7 +1,7 @@
 """Ratios of times that were sampled in pairs, with their intervals and verdicts."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,16 +61,6 @@ class Ratio:
         same = self.low >= 1 / (1 + SAME) and self.high <= 1 + SAME
         return "SAME" if same else "UNRESOLVED"
 
-    def could_settle(self, growth: float) -> bool:
-        """Whether ``growth`` times as many rounds should settle an open verdict.
-
-        If the ratio stays where it is and the intervals shrink as errors do.
-        """
-        mean, shrunk = np.log(self.value), 1 / np.sqrt(growth)
-        shown, claimed = np.log(self.high / self.value), np.log(self.most / self.value)
-        beyond = abs(mean) - shrunk * claimed > np.log1p(FLOOR)
-        return bool(beyond or abs(mean) + shrunk * shown < np.log1p(SAME))
-
 
 def ratio(contender: Samples, baseline: Samples, noise: Noise) -> Ratio:
     """Ratio of times that were sampled in the same rounds.
@@ -82,6 +72,24 @@ def ratio(contender: Samples, baseline: Samples, noise: Noise) -> Ratio:
     """
     pairs = Pairs.of(contender, baseline)
     return Ratio.of(pairs.mean, *noise.error(pairs))
+
+
+def could_settle(contender: Samples, baseline: Samples, noise: Noise, growth: float) -> bool:
+    """Whether ``growth`` times as many rounds may settle a verdict.
+
+    That is so if they would for any ratio in the interval that is known now.
+
+    Args:
+        contender: as ``ratio`` takes it.
+        baseline: likewise.
+        noise: that the run shows.
+        growth: at least 1.
+    """
+    pairs, now = Pairs.of(contender, baseline), ratio(contender, baseline, noise)
+    more = noise.error(replace(pairs, rounds=round(growth * pairs.rounds)))
+    nearest = min(max(1.0, now.low), now.high)
+    possible = (float(np.log(end)) for end in (now.low, nearest, now.high))
+    return any(Ratio.of(mean, *more).verdict != "UNRESOLVED" for mean in possible)
 
 
 def noise_of(records: Iterable[Mapping[Any, Any]]) -> Noise:

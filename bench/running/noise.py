@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lossbench.bench.cases.case import Case
-from lossbench.bench.comparing.moderation import Pairs, learn
+from lossbench.bench.comparing.moderation import Noise, Pairs, learn
 from lossbench.bench.comparing.ratios import ratio
 from lossbench.bench.measuring.sessions import CALLS, SESSIONS, Session
 from lossbench.bench.running.groups import PROCESSES
@@ -73,8 +73,10 @@ def judge(samples: Sequence[Sequence[Session]], comparisons: int, device: str) -
     batches = (samples[start : start + each] for start in range(0, len(samples), each))
     whole = (batch for batch in batches if len(batch) == each)
     compared = [session for batch in whole for session in zip(*batch, strict=True)][:comparisons]
-    same = [_verdict(session, "again") for session in compared]
-    slower = [_verdict(session, "slowed") for session in compared]
+    looks = range(min(LEAST, each), each + 1)
+    noises = [_noise(compared, look) for look in looks] if compared else []
+    same = [_verdict(session, "again", looks, noises) for session in compared]
+    slower = [_verdict(session, "slowed", looks, noises) for session in compared]
     return Trust(
         comparisons=len(compared),
         false_claims=sum(verdict in ("FASTER", "SLOWER") for verdict in same),
@@ -82,17 +84,23 @@ def judge(samples: Sequence[Sequence[Session]], comparisons: int, device: str) -
     )
 
 
-def _verdict(session: Sequence[Session], name: str) -> str:
-    """The first that settles a comparison, as more and more of its processes are looked at.
+def _noise(compared: Sequence[Sequence[Session]], look: int) -> Noise:
+    """What all comparisons show, as those of a run, after so many processes."""
+    calls = [[[each[name] for each in session[:look]] for name in CALLS] for session in compared]
+    return learn(
+        [Pairs.of(other, itself) for itself, _, *others in calls for other in others],
+        [Pairs.of(control, itself) for itself, control, *_ in calls],
+    )
 
-    What a run knows of noise is here of one group alone.
-    """
+
+def _verdict(
+    session: Sequence[Session], name: str, looks: Sequence[int], noises: Sequence[Noise]
+) -> str:
+    """The first that settles a comparison, as more and more of its processes are looked at."""
     verdict = ""
-    for look in range(min(LEAST, len(session)), len(session) + 1):
-        itself, control, *others = ([process[call] for process in session[:look]] for call in CALLS)
-        found = dict(zip(CALLS[2:], others, strict=True))
-        noise = learn([Pairs.of(other, itself) for other in others], [Pairs.of(control, itself)])
-        verdict = ratio(found[name], itself, noise).verdict
+    for look, noise in zip(looks, noises, strict=True):
+        call, itself = ([each[of] for each in session[:look]] for of in (name, CALLS[0]))
+        verdict = ratio(call, itself, noise).verdict
         if verdict != "UNRESOLVED":
             break
     return verdict

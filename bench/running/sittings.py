@@ -6,7 +6,7 @@ from typing import Any
 
 from lossbench.bench.cases.case import Case
 from lossbench.bench.comparing.baselines import comparisons
-from lossbench.bench.comparing.ratios import LOOKS, noise_of, ratio
+from lossbench.bench.comparing.ratios import LOOKS, could_settle, noise_of, ratio
 from lossbench.bench.measuring.timing import VISIT_MS, summarise
 from lossbench.bench.records.environment import content_hash
 from lossbench.bench.running import groups
@@ -188,10 +188,11 @@ class _Sittings:
         found: set[int] = set()
         for place, base_place in comparisons([self._records[i] for i in right]):
             i, base = right[place], right[base_place]
-            so_far = ratio(self._samples[i], self._samples[base], noise)
+            pair = (self._samples[i], self._samples[base], noise)
             done = len(_flat(self._samples[i]))
             further = seconds / (self._visit_s[i] + self._visit_s[base])
-            if so_far.verdict == "UNRESOLVED" and so_far.could_settle(1 + further / done):
+            is_open = ratio(*pair).verdict == "UNRESOLVED"
+            if is_open and could_settle(*pair, 1 + further / done):
                 found |= {i, base}
         return [i for i in timed if i in found]
 

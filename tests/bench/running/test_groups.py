@@ -8,20 +8,21 @@ import pytest
 from test_sweep import Quiet
 
 from lossbench.bench.cases.case import Case
-from lossbench.bench.comparing.ratios import FLOOR
+from lossbench.bench.comparing.ratios import LOOKS
 from lossbench.bench.records.runfile import Writer, read
 from lossbench.bench.running import groups
 from lossbench.bench.running import sweep as sweep_module
-from lossbench.bench.running.budget import START_S
 from lossbench.bench.running.groups import (
     MAX_ROUNDS,
     MIN_ROUNDS,
     PROCESSES,
-    QUICK_S,
     TARGET_S,
+    end_s,
     group,
-    plan,
+    processes,
+    rounds,
 )
+from lossbench.bench.running.sittings import LEAST
 from lossbench.bench.running.sweep import Limits, open_run, sweep
 
 BASE = Case("smi", batch=8, dim=16)
@@ -58,51 +59,63 @@ def test_groups_come_in_the_order_of_their_first_case():
     assert group(mixed) == [late, COMPARABLE]
 
 
+VISITS = [[0.06], [0.06] * 9, [0.06] * 30, [1.0, 0.06], [40.0, 2.0, 0.5], [1e-4], [1e3]]
+
+
 @pytest.mark.parametrize("left_s", [float("inf"), 20.0, 1.0])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("others", [[], [0.06] * 8, [0.06] * 30, [1.0, 0.06], [40.0, 2.0, 0.5]])
-@pytest.mark.parametrize("visit_s", np.geomspace(1e-4, 1e3, 15).tolist())
-def test_rounds_are_even_and_end_in_time(visit_s, others, device, left_s):
-    visits = [visit_s, *others]
-    processes, rounds = plan(visits, device, left_s)
-    if not processes:
+@pytest.mark.parametrize("visits", VISITS)
+def test_the_first_rounds_fit_in_the_budget_and_the_others_in_the_time_of_a_group(
+    visits, device, left_s
+):
+    count = processes(visits, device, left_s)
+    if not count:
         assert MIN_ROUNDS * sum(visits) > left_s
         return
-    assert processes in (1, PROCESSES[device])
-    assert all(number % 2 == 0 for number in rounds)
-    assert MIN_ROUNDS <= min(rounds) <= max(rounds) <= MAX_ROUNDS
-    spent = processes * sum(map(float.__mul__, visits, map(float, rounds)))
-    target = TARGET_S[device] + QUICK_S[device]
-    assert set(rounds) == {MIN_ROUNDS} or spent <= max(
-        target, MIN_ROUNDS * sum(visits) + QUICK_S[device]
-    )
-    assert spent + (processes - 1) * START_S[device] <= left_s
+    assert count in (1, PROCESSES[device])
+    assert MIN_ROUNDS * sum(visits) <= end_s(visits, device, left_s) <= left_s
+    if count > 1:
+        assert count * MIN_ROUNDS * sum(visits) <= TARGET_S[device]
+
+
+@pytest.mark.parametrize("visits", VISITS)
+@pytest.mark.parametrize("looks", [1, 2, 5])
+@pytest.mark.parametrize("seconds", np.geomspace(0.01, 1e4, 13).tolist())
+def test_rounds_are_even_and_end_in_time(visits, looks, seconds):
+    number = rounds(seconds, looks, visits)
+    assert number % 2 == 0
+    assert number <= MAX_ROUNDS
+    assert number * sum(visits) <= seconds
+    if not number:
+        assert MIN_ROUNDS * sum(visits) > seconds
+    elif number > MIN_ROUNDS:  # the time is shared by the looks to come
+        assert number * sum(visits) <= seconds / looks
 
 
 def test_long_rounds_are_compared_in_one_process():
-    assert plan([0.001, 0.001], "cpu") == (PROCESSES["cpu"], [MAX_ROUNDS] * 2)
-    assert plan([TARGET_S["cpu"]] * 2, "cpu") == (1, [MIN_ROUNDS] * 2)
-
-
-def test_a_slow_case_leaves_further_rounds_to_the_quick_ones():
-    processes, (slow, middling, *quick) = plan([9.0, 3.0, 0.3, 0.3], "cpu")
-    assert processes == 1
-    assert slow == middling == MIN_ROUNDS
-    assert set(quick) == {MIN_ROUNDS + int(QUICK_S["cpu"] / 0.6) // 2 * 2}
+    assert processes([0.001, 0.001], "cpu") == PROCESSES["cpu"]
+    assert processes([TARGET_S["cpu"]] * 2, "cpu") == 1
 
 
 @pytest.mark.parametrize(
-    ("left_s", "processes"), [(60.0, PROCESSES["cuda"]), (8.0, 1), (2.5, 1), (1.0, 0)]
+    ("left_s", "expected"), [(60.0, PROCESSES["cuda"]), (8.0, 1), (2.5, 1), (1.0, 0)]
 )
-def test_what_is_left_of_a_budget_is_looked_at_before_a_group_is_timed(left_s, processes):
-    assert plan([0.1] * 9, "cuda", left_s)[0] == processes
+def test_what_is_left_of_a_budget_is_looked_at_before_a_group_is_timed(left_s, expected):
+    assert processes([0.1] * 9, "cuda", left_s) == expected
 
 
 class FakeWorker:
-    """Stands in for the child processes; ``broken`` says what a case's evaluation gives instead."""
+    """Stands in for the child processes.
+
+    A call takes as many milliseconds as its loss has letters, give or take ``noise``; it claims to
+    take ``call_ms``. ``broken`` says what a case's evaluation gives instead.
+    """
 
     broken: ClassVar = {}
     comparisons: ClassVar = []
+    noise: ClassVar = [0.05]
+    call_ms: ClassVar = {}
+    stops: ClassVar = []
 
     def __init__(self, device, memory_bytes=None):
         pass
@@ -112,23 +125,31 @@ class FakeWorker:
         if not measure or case.loss in self.broken:
             return {**counted, **self.broken.get(case.loss, {})}
         times = dict.fromkeys(("median_ms", "p20_ms", "p80_ms"), 1.0) | {"samples_ms": [1.0]}
-        done = {"status": "ok", "reason": "", "call_ms": 1.0, "peak_bytes": 1}
+        call_ms = self.call_ms.get(case.loss, 1.0)
+        done = {"status": "ok", "reason": "", "call_ms": call_ms, "peak_bytes": 1}
         return {**counted, **done, **times, **({"accuracy": "measured"} if errors else {})}
 
     def compare(self, cases, rounds, timeout_s, scales=None):
         self.comparisons.append([case.label for case in cases])
         checks = [{"status": "ok", "reason": ""} for _ in scales or ()]
-        samples = [[float(len(c.loss))] * n for c, n in zip(cases, rounds, strict=True)]
+        generator = np.random.default_rng(len(self.comparisons))
+        samples = [
+            (len(c.loss) * np.exp(generator.normal(0, self.noise[0], n))).tolist()
+            for c, n in zip(cases, rounds, strict=True)
+        ]
         return {"samples_ms": samples, "checks": checks}
 
     def stop(self):
-        pass
+        self.stops.append(len(self.comparisons))
 
 
 @pytest.fixture
 def fake_worker(monkeypatch):
     monkeypatch.setattr(FakeWorker, "broken", {})
     monkeypatch.setattr(FakeWorker, "comparisons", [])
+    monkeypatch.setattr(FakeWorker, "noise", [0.05])
+    monkeypatch.setattr(FakeWorker, "call_ms", {})
+    monkeypatch.setattr(FakeWorker, "stops", [])
     monkeypatch.setattr(sweep_module, "Worker", FakeWorker)
     return FakeWorker
 
@@ -145,18 +166,61 @@ def run(path, cases=CASES, paired=True, errors=False, limits=None):
     return outcome, progress.events
 
 
-def test_every_group_is_compared_once_in_each_process(tmp_path, fake_worker):
+def test_every_group_is_compared_in_the_fewest_processes_if_that_settles_it(tmp_path, fake_worker):
     outcome, _ = run(tmp_path / "run.jsonl")
     assert outcome.measured == 6
     eight, twelve = outcome.records[:3], outcome.records[3:]
     assert len({record["pair_group"] for record in eight}) == 1
     assert {record["pair_group"] for record in eight}.isdisjoint(r["pair_group"] for r in twelve)
-    assert len(fake_worker.comparisons) == 2 * PROCESSES["cpu"]
+    assert len(fake_worker.comparisons) == 2 * LEAST  # 12, 7 and 6 ms, give or take 5%
     # the quickest case is timed again as its own control
     first = fake_worker.comparisons[0]
     assert first == [case.label for case in CASES[:3]] + [CASES[0].label]
-    assert all(record["pair_noise"] == FLOOR for record in outcome.records)
-    assert [record["median_ms"] for record in eight] == [12.0, 7.0, 6.0]
+    assert ["control_ms" in record for record in eight] == [True, False, False]
+    assert len(eight[0]["control_ms"]) == len(eight[0]["samples_ms"])
+    for record, ms in zip(eight, (12.0, 7.0, 6.0), strict=True):
+        assert record["median_ms"] == pytest.approx(ms, rel=0.1)
+        assert record["pair_processes"] == LEAST
+        assert record["pair_cut"] is False
+
+
+ALIKE = [Case("smi", batch=8, dim=16, hyperparameters={"lambda_": x}) for x in (1.0, 2.0, 3.0)]
+
+
+def test_cases_that_are_alike_have_further_processes(tmp_path, fake_worker):
+    """To tell that they differ by less than 5% takes them all, of few rounds of noisy calls."""
+    fake_worker.noise = [0.04]
+    fake_worker.call_ms = {"smi": 400.0}  # so that few rounds fit in the time of a group
+    outcome, _ = run(tmp_path / "run.jsonl", ALIKE)
+    count = len(fake_worker.comparisons)
+    assert LEAST < count <= PROCESSES["cpu"]
+    assert outcome.records[0]["pair_processes"] == count  # what the others are compared with
+    assert fake_worker.stops[: count - 1] == list(range(1, count))  # each but the first is fresh
+
+
+def test_further_rounds_are_of_what_is_open_and_of_what_it_is_compared_with(tmp_path, fake_worker):
+    others = [replace(BASE, loss=loss, implementation="gram") for loss in ("nt_xent", "vicreg")]
+    cases = [BASE, replace(BASE, implementation="gram"), *others]
+    fake_worker.noise = [0.04]
+    fake_worker.call_ms = dict.fromkeys(("smi", "vicreg", "nt_xent"), 300.0)
+    outcome, _ = run(tmp_path / "run.jsonl", cases)
+    later = {label for compared in fake_worker.comparisons[LEAST:] for label in compared}
+    assert later == {cases[0].label, cases[1].label}  # as quick as each other
+    counts = [len(record["samples_ms"]) for record in outcome.records]
+    assert counts[0] == counts[1] > counts[2] == counts[3]
+    assert not any(record["pair_cut"] for record in outcome.records)
+
+
+def test_long_rounds_have_all_their_sittings_in_one_process(tmp_path, fake_worker):
+    fake_worker.noise = [0.03]
+    fake_worker.call_ms = {"smi": 500.0}
+    outcome, _ = run(tmp_path / "run.jsonl", ALIKE)
+    assert 1 < len(fake_worker.comparisons) <= LOOKS
+    assert fake_worker.stops[:1] == [len(fake_worker.comparisons)]
+    counts = [len(record["samples_ms"]) for record in outcome.records]
+    assert max(counts) >= 2 * MIN_ROUNDS
+    assert len({counts[0], max(counts)}) == 1  # of what the others are compared with
+    assert {record["pair_processes"] for record in outcome.records} == {1}
 
 
 def test_times_in_turn_are_held_against_the_ceilings(tmp_path, monkeypatch, fake_worker):
@@ -186,7 +250,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("appended", range(1, 36))
+@pytest.mark.parametrize("appended", range(1, 18))
 def test_a_run_that_was_killed_at_any_line_is_completed(
     tmp_path, monkeypatch, fake_worker, appended
 ):
@@ -216,7 +280,8 @@ def test_a_run_that_was_killed_at_any_line_is_completed(
     assert counted.calls == 6 - evaluated  # nothing is evaluated twice
     for some in (completed.records[:3], completed.records[3:]):
         assert len({record["pair_group"] for record in some}) == 1
-        assert {record["pair_processes"] for record in some} == {PROCESSES["cpu"]}
+        assert {record["pair_processes"] for record in some} == {LEAST}
+        assert not any(record["pair_cut"] for record in some)
     assert len(path.read_bytes().splitlines()) == 1 + 6  # what no longer counts is gone
 
 
@@ -235,9 +300,7 @@ class Counted:
 def test_a_group_that_does_not_fit_in_the_budget_is_evaluated_and_that_is_said(
     tmp_path, monkeypatch, fake_worker
 ):
-    monkeypatch.setattr(
-        groups, "plan", lambda visits_s, device, left_s=9e9: (int(left_s > 1e9), [])
-    )
+    monkeypatch.setattr(groups, "processes", lambda visits_s, device, left_s=9e9: int(left_s > 1e9))
     monkeypatch.setattr(FakeWorker, "compare", None)
     outcome, events = run(tmp_path / "run.jsonl", CASES[:3], limits=Limits(budget_s=1e6))
     assert (outcome.measured, outcome.left) == (0, 3)
@@ -382,17 +445,15 @@ def real(tmp_path_factory):
 
 
 @pytest.mark.long
-def test_cases_of_a_real_group_share_rounds_processes_and_noise(real):
+def test_cases_of_a_real_group_share_rounds_and_processes(real):
     _, _, outcome = real
     *right, raises = outcome.records
     assert {record["status"] for record in right} == {"ok"}, [r["reason"] for r in right]
-    assert {len(record["samples_ms"]) for record in right} == {
-        right[0]["pair_processes"] * MIN_ROUNDS
-    }
-    shared = {(r["pair_group"], r["pair_processes"], r["pair_noise"]) for r in right}
-    assert len(shared) == 1
-    assert right[0]["pair_processes"] in (1, PROCESSES["cpu"])
-    assert right[0]["pair_noise"] >= FLOOR
+    assert len({record["pair_group"] for record in right}) == 1
+    for record in right:
+        assert 1 <= record["pair_processes"] <= PROCESSES["cpu"]
+        assert len(record["samples_ms"]) == record["pair_processes"] * MIN_ROUNDS
+    assert sum("control_ms" in record for record in right) == 1
     assert raises["status"] == "error"
     assert "pair_group" not in raises
 
