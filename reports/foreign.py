@@ -1,7 +1,7 @@
 """Times that other tools wrote, as the records of a run: a plain CSV, or pytest-benchmark's JSON.
 
-What such a file does not say is not made up: its rows have no memory, error or A/A threshold unless
-the file has them. A case is one device's random inputs unless the file says otherwise.
+What such a file does not say is not made up: its rows have no memory or error unless the file has
+them. A case is one device's random inputs unless the file says otherwise.
 """
 
 import csv

@@ -198,8 +198,8 @@ def _summary(sides: Sequence[Side], found: Sequence[pd.DataFrame], labels: pd.Da
     notes = [
         f"Geometric mean over the cases that are ok in both. Bigger: peak memory, by more than "
         f"{PEAK_TOLERANCE:.0%}. Wrong: failed where A is ok, or a gradient clearly worse. Times "
-        "were not taken in turn: the 95% intervals hold the spread of the samples and the A/A "
-        f"thresholds of both runs, and no difference below {unpaired.DRIFT:.0%} is claimed.",
+        "were not taken in turn: the 95% intervals hold the spread of the samples, and how far "
+        f"sessions of the same code differ: {unpaired.DRIFT:.0%}, moderated by these runs.",
         *(f"{side.name}: {side.path}, {side.rows['machine'].iloc[0]}." for side in sides),
         *(note for side in sides[1:] for note in _warnings(sides[0], side)),
         *_unmatched(sides, labels),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 HEADLINE = "smi"
-"""Loss whose reference the efficiency table compares all others with."""
+"""Loss whose reference, and whose best, tables compare all others with."""
 
 
 def baseline(records: Sequence[Mapping[str, Any]], index: int) -> int | None:
@@ -28,12 +28,13 @@ def baseline(records: Sequence[Mapping[str, Any]], index: int) -> int | None:
 def comparisons(records: Sequence[Mapping[str, Any]]) -> set[tuple[int, int]]:
     """Contender and baseline of every ratio that tables show of a group."""
     pairs = [(i, baseline(records, i)) for i in range(len(records))]
-    headline = [
-        i
-        for i, each in enumerate(records)
-        if each["loss"] == HEADLINE and each["implementation"] == "reference"
-    ]
-    pairs += [(i, headline[0]) for i in range(len(records)) if headline]
+    headline = [i for i, each in enumerate(records) if each["loss"] == HEADLINE]
+    if headline:
+        bases = (
+            min(headline, key=lambda i: records[i]["implementation"] != "reference"),
+            min(headline, key=lambda i: records[i]["median_ms"]),
+        )
+        pairs += [(i, base) for i in range(len(records)) for base in bases]
     pairs += [(i, _best(records, i)) for i, each in enumerate(records) if each.get("contender")]
     return {(i, base) for i, base in pairs if base is not None and base != i}
 
