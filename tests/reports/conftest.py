@@ -33,7 +33,6 @@ def records() -> list[dict]:
         measured = {"median_ms": time, "p20_ms": time - 1, "p80_ms": time + 1, "peak_bytes": peak}
         measured["samples_ms"] = [time * factor for factor in (0.9, 1.0, 1.1, 1.0)]
         measured |= {"pair_group": f"{case.loss_batch} {case.pass_}", "pair_processes": 2}
-        measured["pair_noise"] = 0.02
         counts = {**case.describe(), **count(case)}
         key = f"k{len(made)}"
         made.append({"key": key, "status": "ok", "reason": "", **counts, **measured})

@@ -24,7 +24,7 @@ def measured(ms: float, **fields) -> dict:
     return {
         **{"status": "ok", "reason": "", "peak_bytes": 1_000_000, "macs": 10, "gmacs": 1e-8},
         **{"median_ms": ms, "p20_ms": ms, "p80_ms": ms, "pair_group": "g", "pair_processes": 2},
-        **{"samples_ms": [0.999 * ms, ms, 1.001 * ms, ms], "pair_noise": 0.01},
+        **{"samples_ms": [0.999 * ms, ms, 1.001 * ms, ms]},
         **{"gradient_error": 1e-7, "saved_bytes": None},
         **{f"accuracy_random_{what}_error": 1e-7 for what in ("value", "gradient")},
         **fields,

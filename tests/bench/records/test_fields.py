@@ -75,7 +75,7 @@ def test_ceilings_have_a_rate_and_sizes_of_copies(changed, holds):
     assert (said is None) == holds
 
 
-@pytest.mark.parametrize("group", [{}, {"pair_group": "g", "pair_noise": 0.1}])
+@pytest.mark.parametrize("group", [{}, {"pair_group": "g"}])
 def test_samples_are_as_many_in_each_process_whatever_the_group(group):
     record = {"samples_ms": [1.0, 2.0, 3.0], **group}
     assert fields.record_problem(record | {"pair_processes": 3}) is None
