@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lossbench.bench.comparing.moderation import TRIMMED, USUAL, Noise, Pairs, learn
+from lossbench.bench.comparing.moderation import USUAL, Noise, Pairs, learn
 from lossbench.bench.comparing.ratios import Ratio
+from lossbench.bench.comparing.robust import TRIMMED
 
 
 def sampled(generator, sittings, rounds, own=0.03, sitting=0.007, stalls=0.0):
