@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
-from lossbench.bench.interface.console import FAILED, OK, examples, make_app, run_app, say
+from lossbench.bench.interface.console import BUSY, FAILED, OK, examples, make_app, run_app, say
 from lossbench.reports import figures, modules, tables
 
 app = make_app(
-    "Tables and pages from run files.", failure="a page is stale or --fail-on found something"
+    "Tables and pages from run files.",
+    failure="a page is stale or --fail-on found something",
+    doubt="--fail-on slower found something only where a machine was busy",
 )
 TABLE_HELP = f"{', '.join(modules.names(tables))}."
 FIGURE_HELP = f"{', '.join(modules.names(figures))}."
@@ -64,7 +66,7 @@ def compare(
     """
     from lossbench.reports.compare import open_sides, pair, parse_gates
     from lossbench.reports.section import check_form, render
-    from lossbench.reports.side_by_side import build, failures
+    from lossbench.reports.side_by_side import build, doubts, failures
 
     check_form(form)
     gates = parse_gates(fail_on)
@@ -72,10 +74,10 @@ def compare(
     sides = open_sides([base, *new])
     found = [pair(sides[0], side) for side in sides[1:]]
     _print(render(build(sides, found), form), out)
-    failed = failures(sides, found, gates)
-    for line in failed:
+    failed, doubted = failures(sides, found, gates), doubts(sides, found, gates)
+    for line in [*failed, *doubted]:
         say(f"lossreport: {line}")
-    return FAILED if failed else OK
+    return FAILED if failed else BUSY if doubted else OK
 
 
 def _keep_apart(out: Path | None, runs: Sequence[Path]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lossbench.bench.comparing.gates import PEAK_TOLERANCE
-from lossbench.reports import unpaired
+from lossbench.reports import busy, unpaired
 from lossbench.reports.naming import letter
 from lossbench.reports.records import open_run, to_frame
 
@@ -21,7 +21,7 @@ CASE = (
 VALUES = (
     *("key", "title", "chosen", "status", "reason", "median_ms", "samples_ms", "pair_processes"),
     *("peak_bytes", "fraction_of_ceiling", "gradient_error", "machine"),
-    *("hyperparameters", "inputs_id", "loss_batch", "ceiling_raised"),
+    *("hyperparameters", "inputs_id", "loss_batch", "ceiling_raised", *busy.FIELDS),
 )
 ERROR_TIMES = 2.0
 """A gradient is worse if its error is this many times the other's, and above two roundings:
@@ -112,15 +112,20 @@ def pair(base: Side, new: Side) -> pd.DataFrame:
 
     Returns:
         Indexed as ``Side.rows``: ``ratio`` of new over base, ``low``, ``high`` and ``verdict``,
-        missing where one of them failed; ``slower``, ``bigger`` and ``wrong``, see ``GATES``.
+        missing where one of them failed; ``slower``, ``bigger`` and ``wrong``, see ``GATES``;
+        ``busy``: whether ``slower`` is not known, since one of the two was measured on a busy
+        machine and looks slower, or by disturbed samples alone.
     """
     cases = base.rows.index[base.rows.index.isin(new.rows.index)]
     old, now = base.rows.loc[cases], new.rows.loc[cases]
     was_ok, is_ok = old["status"] == "ok", now["status"] == "ok"
     both = was_ok & is_ok
     found = unpaired.compare(old[both], now[both]).reindex(cases)
+    lost = busy.is_lost(old) | busy.is_lost(now)
+    found.loc[lost & both, ["low", "high", "verdict"]] = 0.0, float("inf"), "UNRESOLVED"
     peaks = [rows["peak_bytes"].astype(float) for rows in (old, now)]
-    found["slower"] = found["verdict"] == "SLOWER"
+    slower, doubted = found["verdict"] == "SLOWER", busy.is_busy(old) | busy.is_busy(now)
+    found["slower"], found["busy"] = slower & ~doubted, slower & doubted | lost & both
     found["bigger"] = peaks[1] > peaks[0] * (1 + PEAK_TOLERANCE)
     found["wrong"] = was_ok & (~is_ok | _is_worse(old, now))
     return found

@@ -13,13 +13,14 @@ from lossbench.bench.records import runfile
 from lossbench.bench.records.calibrations import SLACK, best_of_run, is_beaten, reached
 from lossbench.bench.records.fields import ACCURACY, CASE
 from lossbench.bench.records.runfile import Run, merge
-from lossbench.reports import foreign
+from lossbench.reports import busy, foreign
 
 MEASURED = (
     *("median_ms", "p20_ms", "p80_ms", "samples_ms", "peak_bytes", "first_call_ms"),
     *("gradient_error", "fraction_of_ceiling", "ceiling_raised"),
     "throttled",
     *("pair_group", "pair_processes", "control_ms", "floor_ms", "energy_mj", *ACCURACY),
+    *busy.FIELDS,
 )
 COUNTED = (
     *("gmacs", "forward_macs_cost_model", "title", "variant", "saved_bytes"),
@@ -89,6 +90,7 @@ def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
         records[name] = records[name].fillna("")
     records["noise"] = _noise(records)
     records = records.copy()  # in one piece: columns that are added to many pieces are slow
+    records["pair_group"] = records["pair_group"].mask(busy.is_lost(records))  # so has no ratio
     if len(runs) == 1:  # for comparisons, which name what differs
         facts = {"environment": runs[0].header["environment"], "path": str(runs[0].path)}
         records.attrs.update(facts)

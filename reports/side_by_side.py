@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from lossbench.bench.comparing.gates import PEAK_TOLERANCE
-from lossbench.reports import comparison, unpaired
+from lossbench.reports import busy, comparison, unpaired
 from lossbench.reports.ceilings import raised
 from lossbench.reports.compare import GATES, Side, compared, differences, has, mean_ratio
 from lossbench.reports.naming import implementation, loss_title, megabytes, milliseconds
@@ -19,7 +19,7 @@ EXPLAINED = {
     "fraction_of_ceiling": "Of roof: fraction of the machine's ceiling.",
     "gradient_error": "Error: of the gradient, against fp64.",
 }
-HIDDEN = ["place", "samples_ms", "key", "pair_processes"]
+HIDDEN = ["place", "samples_ms", "key", "pair_processes", "busy"]
 LISTED = 8
 """More cases than these are counted, not named one by one."""
 
@@ -50,6 +50,18 @@ def failures(
         f"{what} in {side.name}, {side.path}: {_list(labels, cases) or 'nothing could be compared'}"
         for side, of_side in zip(sides[1:], found, strict=True)
         for what, cases in _faults(sides[0].rows, side.rows, of_side, gates)
+    ]
+
+
+def doubts(sides: Sequence[Side], found: Sequence[pd.DataFrame], gates: Sequence[str]) -> list[str]:
+    """A line for each run with cases that the gate of times cannot judge: a machine was busy."""
+    labels, _ = _labels(sides)
+    return [
+        f"cannot judge slower in {side.name}, {side.path}: "
+        f"{_list(labels, of_side.index[of_side['busy']])}: measured there or in A beside other "
+        "work; that is no failure: measure both again on a quieter machine, or gate on counts"
+        for side, of_side in zip(sides[1:], found, strict=True)
+        if "slower" in gates and of_side["busy"].any()
     ]
 
 
@@ -201,6 +213,7 @@ def _summary(sides: Sequence[Side], found: Sequence[pd.DataFrame], labels: pd.Da
         "were not taken in turn: the 95% intervals hold the spread of the samples, and how far "
         f"sessions of the same code differ: {unpaired.DRIFT:.0%}, moderated by these runs.",
         *(f"{side.name}: {side.path}, {side.rows['machine'].iloc[0]}." for side in sides),
+        *(f"{side.name}: {said}" for side in sides for said in busy.note(side.rows)),
         *(note for side in sides[1:] for note in _warnings(sides[0], side)),
         *_unmatched(sides, labels),
     ]

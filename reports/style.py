@@ -65,7 +65,7 @@ def steps(records: pd.DataFrame) -> pd.DataFrame:
     shape = ["loss_batch", "dim", "dtype"]
     known = records.reindex(columns=records.columns.union(["pass", *shape], sort=False))
     rows = known[known["pass"] == "step"].dropna(subset=shape)
-    rows = rows.astype({"loss_batch": int, "dim": int})
+    rows = rows.astype({"loss_batch": int, "dim": int}).copy()  # in one piece, or it is slow
     if "mark" not in rows:
         machines = list(rows["machine"].unique())
         marks = {machine: letter(number) for number, machine in enumerate(machines)}

@@ -13,19 +13,20 @@ import typer
 import lossbench
 from lossbench.bench.records.runfile import RunFileWarning
 
-OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, BAD_USAGE, BUSY, INTERRUPTED = 0, 1, 2, 3, 130
 COLUMNS = 80
 _UsageError: Any = typer.BadParameter.__base__
 
 
-def make_app(help_: str, failure: str) -> typer.Typer:
+def make_app(help_: str, failure: str, doubt: str = "") -> typer.Typer:
     """A Typer app of the project's kind.
 
     Args:
         help_: what the command line is for.
         failure: what exit status 1 stands for.
+        doubt: what exit status 3 stands for, if there is one.
     """
-    statuses = f"Exit status: 0 done, 1 {failure}, 2 bad usage."
+    statuses = f"Exit status: 0 done, 1 {failure}, 2 bad usage{f', 3 {doubt}' if doubt else ''}."
     app = typer.Typer(
         help=help_,
         epilog=f"{statuses} Add --debug for a traceback.",

@@ -10,6 +10,7 @@ from typing import Any
 from lossbench.bench.interface.console import say
 from lossbench.bench.interface.progress import Jobs
 from lossbench.bench.interface.steps import Steps
+from lossbench.bench.measuring import spin
 from lossbench.bench.predicting.ceilings import Ceilings
 from lossbench.bench.predicting.recalibrate import RunCeilings
 from lossbench.bench.pretraining import records, scaling, throughput
@@ -97,7 +98,7 @@ def _run_all(
                     _run(config, plan, device, None, Steps(quiet=True), job)
                     job.follow(device)
             return []
-        _tell(out, aside)
+        _tell(out, aside, writer)
         found = []
         with writer, Steps() as progress:
             calibration = writer.header.get("calibration")
@@ -113,7 +114,7 @@ def _run_all(
                     job.go_on()
                     about = records.describe(config, device, job.world)
                     told = scaling.expected(config, job.world, device, calibration)
-                    writer.append({"key": key, **about, **told, **fields})
+                    writer.append({"key": key, **about, **told, **fields, **_beside(writer)})
                 found.append(writer.records[key])
     return found
 
@@ -124,7 +125,7 @@ def _run_in_turn(
     """Run all a step at a time, unless the run file holds them."""
     writer, aside = open_together(ALONE, out, device, restart)
     assert writer is not None  # alone, this process has it
-    _tell(out, aside)
+    _tell(out, aside, writer)
     with writer, Steps() as progress:
         single = [records.key(config, 1, plan.steps, writer.header) for config in configs]
         keys = [content_hash([key, single]) for key in single]
@@ -134,7 +135,8 @@ def _run_in_turn(
             for key, config, fields in zip(keys, configs, found, strict=True):
                 told = partial(throughput.utilisation, config, fields, 1)
                 fields |= ceilings.judge(fields, told)
-                writer.append({"key": key, **records.describe(config, device, 1), **fields})
+                about = records.describe(config, device, 1)
+                writer.append({"key": key, **about, **fields, **_beside(writer)})
         return [writer.records[key] for key in keys]
 
 
@@ -148,9 +150,18 @@ def _ceilings(writer: Writer, job: Job, device: str) -> RunCeilings:
     return RunCeilings(writer.header, writer.records.values(), again)
 
 
-def _tell(out: Path, aside: Path | None) -> None:
+def _tell(out: Path, aside: Path | None, writer: Writer) -> None:
     if aside:
         say(f"{out} came from other code or another environment: kept as {aside}")
+    tested = spin.of(writer.header.get("spin"))
+    if tested and tested.warning:
+        say(tested.warning)
+
+
+def _beside(writer: Writer) -> dict[str, float]:
+    """What the test of the machine said before the run."""
+    tested = spin.of(writer.header.get("spin"))
+    return tested.fields() if tested else {}
 
 
 def _is_done(known: Record | None, plan: Plan) -> bool:

@@ -15,6 +15,7 @@ from lossbench.bench.cases.inputs import make_views
 from lossbench.bench.counting.trace import any_views
 from lossbench.bench.measuring import nvml, surroundings
 from lossbench.bench.measuring.accuracy import accuracy, judge
+from lossbench.bench.measuring.disturbance import Stretch, Watch, severity
 from lossbench.bench.measuring.energy import millijoules
 from lossbench.bench.measuring.floor import floor_ms
 from lossbench.bench.measuring.interleave import interleave
@@ -99,20 +100,41 @@ def measure(
 
 def _times(case: Case, call: Call, sample: bool) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
     """Peak memory and times of a call, and what it last returned."""
-    start = time.perf_counter()
+    watch = Watch()
     peak, result = peak_and_result(call, case.device)  # also warms up
-    once_ms = (time.perf_counter() - start) * 1e3
+    once = watch.stop()
+    once_ms = once.wall_s * 1e3
     fields: dict[str, Any] = {"peak_bytes": peak, "call_ms": once_ms}
     if case.device == "cpu" and once_ms > SLOW_MS and not sample:
-        return {**fields, **summarise([once_ms])}, result
+        return {**fields, **summarise([once_ms]), **_beside([once_ms], [once])}, result
     del result  # freed before the first sample, which then has as much room as the others
     timer = make_timer(case.device)
-    samples, result = sample_ms(call, timer, few=not sample)
+    stretches: list[Stretch] = []
+
+    def watched(call: Call) -> tuple[float, Any]:
+        watch = Watch()
+        timed = timer(call)
+        stretches.append(watch.stop())
+        return timed
+
+    samples, result = sample_ms(call, watched, few=not sample)
     fields["call_ms"] = samples[0]
     if isinstance(timer, CudaTimer):
         fields["launched_ahead"] = timer.ahead
         fields["call_ms"] = _milliseconds(call, case.device)
+    else:
+        fields.update(_beside(samples, stretches))
     return {**fields, **summarise(samples)}, result
+
+
+def _beside(samples: Sequence[float], stretches: Sequence[Stretch]) -> dict[str, Any]:
+    """CPU time over wall time beside each sample, and how many of them were disturbed."""
+    best = min(samples)
+    pairs = zip(samples, stretches, strict=True)
+    return {
+        "cpu_shares": [round(stretch.cpu_share, 3) for stretch in stretches],
+        "disturbed": sum(severity(stretch.taken, ms, best) > 1 for ms, stretch in pairs),
+    }
 
 
 def compare(
@@ -126,8 +148,9 @@ def compare(
         scales: factors by which outputs differ from ours; their last outputs are then checked.
 
     Returns:
-        ``samples_ms``: for each case its samples in milliseconds, one a round. ``checks``: for each
-        case what ``check`` says of its last output. ``state``: ``nvml.state`` at the end.
+        ``samples_ms``: for each case its samples in milliseconds, one a round; ``cpu_shares``,
+        ``disturbed`` and ``retaken`` as ``Sitting`` has them. ``checks``: for each case what
+        ``check`` says of its last output. ``state``: ``nvml.state`` at the end.
     """
     views: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
     calls = []
@@ -139,12 +162,19 @@ def compare(
         if case.label not in _warm:
             call()
         calls.append(call)
-    samples, outputs = interleave(calls, rounds, cases[0].device)
+    found = interleave(calls, rounds, cases[0].device)
     checks = [
         check(case, output, scale)
-        for case, output, scale in zip(cases, outputs, scales or (), strict=False)
+        for case, output, scale in zip(cases, found.outputs, scales or (), strict=False)
     ]
-    return {"samples_ms": samples, "checks": checks, "state": nvml.state(cases[0].device)}
+    return {
+        "samples_ms": found.samples,
+        "cpu_shares": found.cpu_shares,
+        "disturbed": found.disturbed,
+        "retaken": found.retaken,
+        "checks": checks,
+        "state": nvml.state(cases[0].device),
+    }
 
 
 _warm: set[str] = set()

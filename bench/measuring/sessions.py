@@ -23,8 +23,8 @@ def sessions(case: Case, slowdown: float) -> dict[str, Any]:
     calls: Sequence[Call] = (call, call, call, _slowed(call, slowdown))
     for warm_up in calls:
         warm_up()
-    measured = (interleave(calls, [ROUNDS] * len(calls), case.device)[0] for _ in range(SESSIONS))
-    return {"sessions": [dict(zip(CALLS, samples, strict=True)) for samples in measured]}
+    sittings = (interleave(calls, [ROUNDS] * len(calls), case.device) for _ in range(SESSIONS))
+    return {"sessions": [dict(zip(CALLS, each.samples, strict=True)) for each in sittings]}
 
 
 def _slowed(call: Call, share: float) -> Call:

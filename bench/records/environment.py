@@ -21,7 +21,7 @@ CODE = (
     *("losses/*.py", "kernels/*.py", "kernels/tuned.json"),
     *(f"bench/{room}/*.py" for room in ("counting", "measuring")),
     *(f"bench/cases/{name}.py" for name in ("calls", "case", "contenders", "inputs")),
-    *(f"bench/comparing/{name}.py" for name in ("baselines", "moderation", "paired")),
+    *(f"bench/comparing/{name}.py" for name in ("baselines", "drift", "moderation", "paired")),
     *(f"bench/comparing/{name}.py" for name in ("ratios", "robust")),
     *(f"bench/predicting/{name}.py" for name in ("calibrate", "ceilings", "expected", "predict")),
     *("bench/predicting/recalibrate.py", "bench/records/calibrations.py"),

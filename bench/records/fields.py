@@ -22,6 +22,8 @@ from lossbench.bench.records.kinds import (
     NUMBER,
     PASS,
     SAMPLES,
+    SHARES,
+    SIGNS,
     STATUS,
     TEXT,
     TIME,
@@ -41,6 +43,7 @@ HEADER: dict[str, Kind] = {
     **each(LINE, created="when the run was begun (UTC)", git_commit="commit of the code"),
     **each(FLAG, git_dirty="whether files differed from that commit"),
     **each(CEILINGS, calibration="what the device reached before anything was measured"),
+    **each(SIGNS, spin="how busy the machine was before anything was measured, by a short test"),
 }
 FACT: dict[str, Kind] = {
     **each(
@@ -159,6 +162,12 @@ RECORD: dict[str, Kind] = {
         predicted_communication_ms="what its loss sends",
         predicted_gradient_reduction_ms="what is left of adding up the gradients",
         communication_ms="what a call waited for other processes",
+        drift="time in the last third of the rounds over that in the first, of all calls in turn",
+        spin_slowdown="mean time of a small piece of parallel work over the best, tested beside it",
+        spin_waited="share of that test in which threads waited for a core",
+        spin_steal="share of that test in which a virtual machine's host took the cores",
+        spin_pressure="share of that test in which something waited for a core",
+        spin_switches="how often a second a thread left its core to another in that test",
     ),
     **each(
         NUMBER,
@@ -179,6 +188,15 @@ RECORD: dict[str, Kind] = {
         SAMPLES,
         samples_ms="every sample, in the order in which they were taken",
         control_ms="samples of the same case once more in the same rounds: what differs is noise",
+    ),
+    **each(
+        SHARES,
+        cpu_shares="CPU time over wall time beside each sample; coarse below 10 ms; not on a GPU",
+    ),
+    **each(
+        WHOLE,
+        disturbed="samples during which other work, or a pause of the machine, took the CPU away",
+        retaken="visits that were disturbed and taken again",
     ),
 }
 MEASURED = ("median_ms", "p20_ms", "p80_ms", "peak_bytes", "macs")
@@ -206,6 +224,8 @@ def record_problem(record: Mapping[str, Any], needed: Iterable[str] = ()) -> str
     found = problem(record, RECORD, (*needed, *paired))
     if not found and samples and processes and len(samples) % processes:
         return "samples_ms must be as many in each of the pair_processes"
+    if not found and samples and (record.get("disturbed") or 0) > len(samples):
+        return "disturbed must be at most as many as samples_ms"
     return found
 
 

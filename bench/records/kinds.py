@@ -86,6 +86,14 @@ def _link_numbers(value: dict[str, Any]) -> list[Any]:
     return [value["link_us"], *map(known.get, ("all_gather", "all_reduce"))]
 
 
+def _are_shares(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_number(0, LONGEST), value))
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_number(0, LONGEST), value.values()))
+
+
 TEXT = Kind("a str", lambda value: isinstance(value, str) and not _SURROGATE.search(value))
 LINE = Kind("a str on one line", _is_name)
 NAME = Kind("a name, a str on one line", lambda value: _is_name(value) and value.strip() != "")
@@ -95,6 +103,8 @@ AMOUNT = Kind("a number from 0", _number(0, 1e24))
 NUMBER = Kind("a number", _number(-1e300, 1e300))
 TIME = Kind("a time above 0 ms", _number(SHORTEST, LONGEST))
 SAMPLES = Kind("a list of times above 0 ms", _are_times)
+SHARES = Kind("a list of numbers from 0", _are_shares)
+SIGNS = Kind("a dict of numbers from 0", _are_numbers)
 FACTS = Kind("a dict", lambda value: isinstance(value, dict))
 CEILINGS = Kind("the ceilings of a device", _are_ceilings)
 WHOLE = Kind("a whole number", _whole(0, 2**62))

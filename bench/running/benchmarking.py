@@ -14,6 +14,7 @@ from lossbench.bench.comparing.paired import time_ratio
 from lossbench.bench.counting.counting import count
 from lossbench.bench.measuring.measure import check
 from lossbench.bench.measuring.memory import peak_bytes
+from lossbench.bench.measuring.spin import Beside
 from lossbench.bench.records import environment
 
 
@@ -21,7 +22,8 @@ def benchmark_and_describe(benchmark: Any, case: Case) -> dict[str, Any]:
     """Time a case with ``benchmark``; return its counts, peak memory, correctness and time ratio.
 
     The time ratio is measured in pairs: to the loss's reference, and for the reference itself to
-    one matrix product of as many MACs.
+    one matrix product of as many MACs. What other work did meanwhile is said in the fields of
+    ``bench.measuring.spin``, whose small work is here the case itself.
     """
     views = make_views(case)
     call = make_call(create_loss(case), views, case.pass_)
@@ -32,7 +34,10 @@ def benchmark_and_describe(benchmark: Any, case: Case) -> dict[str, Any]:
     record.update(check(case, tuple(tensor.detach() for tensor in call())))
     facts = environment.describe(case.device, torch.get_num_threads())
     record["machine"] = facts["gpu"] or f"{facts['cpu']}, {facts['threads']} threads"
+    test = Beside()
     benchmark(_synchronised(call, case.device))
+    if case.device == "cpu" and benchmark.stats:  # not where timing is switched off
+        record.update(test.stop(benchmark.stats.stats.data).fields())
     record["time_ratio"] = asdict(time_ratio(call, _yardstick(case), case.device))
     return record
 

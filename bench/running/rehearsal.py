@@ -176,7 +176,7 @@ def rehearse(cases: Sequence[Case], budget_s: float, **how: bool) -> Timeline:
     timeline = Timeline(worker)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run.jsonl"
-        writer, _ = open_run(out, "cpu", calibration=gpu.ceilings.describe)
+        writer, _ = open_run(out, "cpu", calibration=gpu.ceilings.describe, is_alone=False)
         with writer:
             limits = Limits(budget_s)
             sweep(cases, writer, limits, timeline, **how, worker=worker, now=worker.now)

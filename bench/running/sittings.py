@@ -6,7 +6,9 @@ from typing import Any
 
 from lossbench.bench.cases.case import Case
 from lossbench.bench.comparing.baselines import comparisons
+from lossbench.bench.comparing.drift import drifted
 from lossbench.bench.comparing.ratios import LOOKS, could_settle, noise_of, ratio
+from lossbench.bench.measuring.disturbance import beside
 from lossbench.bench.measuring.timing import VISIT_MS, summarise
 from lossbench.bench.records.environment import content_hash
 from lossbench.bench.running import groups
@@ -15,6 +17,8 @@ from lossbench.bench.running.worker import Worker
 Record = dict[str, Any]
 LEAST = 2
 """Processes, of a group that may have several: what one has in common is not seen within it."""
+TOLD = ("samples_ms", "cpu_shares", "disturbed", "retaken")
+"""What a sitting says of each case."""
 TIMES = ("median_ms", "p20_ms", "p80_ms", "samples_ms")
 PAIRS = ("pair_group", "pair_processes", "pair_cut", "control_ms")
 
@@ -120,6 +124,7 @@ class _Sittings:
         self._twice = min(right, key=self._visit_s.__getitem__)
         self._samples: dict[int, list[list[float]]] = {i: [] for i in right}
         self._control: list[list[float]] = []
+        self._told: dict[int, list[Mapping[str, Any]]] = {i: [] for i in right}
         # unlike that of any other comparison, of the same cases too
         self._name = content_hash([time.time_ns(), *(cases[i].describe() for i in right)])
 
@@ -151,15 +156,13 @@ class _Sittings:
             if said["status"] != "ok":
                 reason = f"after it was timed, {said['reason']}"
                 self._records[i].update(status=said["status"], reason=reason)
-        everything = zip(self._order(timed), found["samples_ms"], strict=True)
-        begun: set[int] = set()
-        for i, samples in everything:
-            kept = self._control if i in begun else self._samples[i]
-            begun.add(i)
-            if processes == 1 and kept:
-                kept[0] += samples
-            else:
-                kept.append(list(samples))
+        order = self._order(timed)
+        told = [{name: found[name][k] for name in TOLD if name in found} for k in range(len(order))]
+        for i, each in zip(timed, told, strict=False):
+            self._told[i].append(each)
+            _add(self._samples[i], each["samples_ms"], processes)
+        if len(order) > len(timed):
+            _add(self._control, told[-1]["samples_ms"], processes)
         for i in timed:
             self._note(i, found.get("state", {}))
 
@@ -167,7 +170,8 @@ class _Sittings:
         """Say in a record what is known so far."""
         times = summarise(_flat(self._samples[i]))
         shared = {"pair_group": self._name, "pair_processes": len(self._samples[i])}
-        self._records[i].update({**times, **shared, "pair_cut": True, **state})
+        told = {**beside(self._told[i]), **drifted(list(self._samples.values()))}
+        self._records[i].update({**times, **shared, **told, "pair_cut": True, **state})
         if i == self._twice:
             self._records[i]["control_ms"] = summarise(_flat(self._control))["samples_ms"]
 
@@ -200,6 +204,14 @@ class _Sittings:
         """The records say all that they will."""
         for i in self.right:
             self._records[i]["pair_cut"] = False
+
+
+def _add(kept: list[list[float]], samples: Sequence[float], processes: int) -> None:
+    """Add the samples of a sitting; those of one process are one."""
+    if processes == 1 and kept:
+        kept[0] += samples
+    else:
+        kept.append(list(samples))
 
 
 def _flat(samples: Sequence[Sequence[float]]) -> list[float]:

@@ -13,6 +13,8 @@ from lossbench.bench.cases import contenders
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.inputs import identity
 from lossbench.bench.cases.suites import ALONE, CHECK, USE
+from lossbench.bench.measuring import spin
+from lossbench.bench.measuring.disturbance import count_disturbed, is_mostly
 from lossbench.bench.predicting.calibrate import calibrate
 from lossbench.bench.predicting.ceilings import Ceilings
 from lossbench.bench.predicting.recalibrate import RunCeilings
@@ -84,6 +86,7 @@ def open_run(
     restart: bool = False,
     facts: Mapping[str, Any] | None = None,
     calibration: Callable[[], dict[str, Any]] | None = None,
+    is_alone: bool = True,
 ) -> tuple[Writer, Path | None]:
     """Open a run file for this machine and code.
 
@@ -93,6 +96,9 @@ def open_run(
         restart: set a file of other code or another environment aside and start anew.
         facts: further ones of the environment, such as the memory of a device that is emulated.
         calibration: makes that of a new file; default: of a single process.
+        is_alone: False where other processes of ours compute meanwhile, or nothing is measured:
+            then the machine is not tested for other work. On a GPU it never is, whose time is not
+            the CPU's.
 
     Returns:
         The writer, and the path of a file that was set aside.
@@ -104,6 +110,7 @@ def open_run(
         "environment_hash": environment.content_hash(described),
         **environment.source_state(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **({"spin": spin.spin().describe()} if is_alone and device == "cpu" else {}),
     }
 
     def new() -> Writer:
@@ -140,7 +147,8 @@ def open_together(
     found = job.calibration(device)
     if job.rank:
         return None, None
-    return open_run(path, device, restart, {"processes": job.world}, lambda: found)
+    facts = {"processes": job.world}
+    return open_run(path, device, restart, facts, lambda: found, is_alone=False)
 
 
 def sweep(
@@ -176,8 +184,10 @@ def sweep(
     wanted = {"errors": errors, "energy": energy}
     session = _Session(keys.values(), writer, limits, progress, paired, wanted, worker, now)
     try:
+        session.begin()
         for batch in together(list(keys.values()), paired):
             session.run(batch)
+        session.end()
     finally:
         worker.stop()
     return Outcome([writer.records[key] for key in keys], session.measured, session.left)
@@ -206,7 +216,26 @@ class _Session:
         self._worker, self._clock = worker, Clock(limits.budget_s, now)
         known = writer.records.values()
         self._ceilings = RunCeilings(writer.header, known, self._calibrate_again)
+        self._spin = spin.of(writer.header.get("spin"))
+        self._new: dict[str, dict[str, Any]] = {}
         self.measured = self.left = 0
+
+    def begin(self) -> None:
+        """Say whether the machine is busy."""
+        if self._spin and self._spin.warning:
+            self._progress.tell(self._spin.warning)
+
+    def end(self) -> None:
+        """Say whether it still is, or was for much of the time, and what that did."""
+        disturbed, samples = count_disturbed(self._new.values())
+        if not self._spin or not samples:
+            return
+        latest = self._spin if self._paired else spin.spin()  # or that after the last group
+        signs = latest.signs
+        if signs or is_mostly(disturbed, samples):
+            seen = f"is still busy: {', '.join(signs)}" if signs else "was busy"
+            counted = f"{disturbed} of {samples} samples stayed disturbed"
+            self._progress.tell(f"the machine {seen}; {counted}; measure again when it is quieter")
 
     def run(self, batch: Sequence[Case]) -> None:
         """Evaluate cases one by one, then time them in turn. What is known is on the disk at once.
@@ -246,7 +275,7 @@ class _Session:
         fields = self._worker.evaluate(case, self._limits.timeout_s, **how)
         if not fits:
             fields = {**fields, "status": "timeout", "reason": OUT_OF_BUDGET}
-        record = {**describe(case, self._writer.header), **fields}
+        record = {**describe(case, self._writer.header), **fields, **self._beside(fields)}
         if not paired:
             self._judge(case, record)
         self._save([record])
@@ -268,6 +297,7 @@ class _Session:
             lambda: self._save(records),
             self._writer.records.values,
         )
+        self._spin = spin.spin() if self._spin else None
         if short:
             self._progress.tell(f"{short}, from {batch[0].label} on")
         if not groups.is_complete(records):
@@ -275,8 +305,13 @@ class _Session:
             self.measured, self.left = self.measured - right, self.left + right
         for case, record in zip(batch, records, strict=True):
             self._judge(case, record)
+            record.update(self._beside(record))
         self._worker.stop()  # the next group starts in a fresh process
         self._save(records)
+
+    def _beside(self, record: dict[str, Any]) -> dict[str, Any]:
+        """What the latest test of the machine said, where something was timed."""
+        return self._spin.fields() if self._spin and "samples_ms" in record else {}
 
     def _judge(self, case: Case, record: dict[str, Any]) -> None:
         """Hold a record against the ceilings."""
@@ -298,6 +333,7 @@ class _Session:
         for record in records:
             if self._writer.records.get(record["key"]) != record:
                 self._writer.append(dict(record))
+                self._new[record["key"]] = record
 
 
 def describe(case: Case, header: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from lossbench.reports import busy
 from lossbench.reports.ceilings import raised
 from lossbench.reports.section import Column, Section
 
@@ -33,6 +34,7 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
         "Reached: the median share of the ceiling over all steps that were measured.",
         *raised(records[records["pass"] == "step"]),
         *(f"{row['device']}: {row['machines']}." for row in rows),
+        *busy.note(records),
     ]
     return [Section("Devices", pd.DataFrame(rows), columns, notes)]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lossbench.reports import style
+from lossbench.reports import busy, style
 from lossbench.reports.naming import each, loss_title, megabytes, milliseconds
 from lossbench.reports.section import Column, Section
 
@@ -84,6 +84,7 @@ def _section(rows: pd.DataFrame) -> Section:
             f"ms: of {world} processes at once, the slowest; waiting: what a call waited for the "
             "others. Processes on one CPU share its cores."
         )
+    notes += busy.note(rows)
     shown = {name: column for name, column in columns.items() if frame[name].notna().any()}
     title = f"{world} devices: N = {first['batch']} on each, D = {first['dim']}, {first['pass']}"
     return Section(title, frame, shown, notes)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from lossbench.reports import published
+from lossbench.reports import busy, published
 from lossbench.reports.comparison import compare, interval, threshold
 from lossbench.reports.naming import each, implementation, loss_title, megabytes, milliseconds
 from lossbench.reports.section import Column, Section
@@ -198,6 +198,7 @@ def _measured(rows: pd.DataFrame, machine: str, pass_: str, dtype: str, inputs: 
             f"{BATCH} without the gather itself. ms: median. To SMI: to its reference "
             "at equal batch. MB = 10^6 bytes.",
             threshold(rows),
+            *busy.note(rows),
         ],
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lossbench.reports import busy
 from lossbench.reports.comparison import compare, interval, threshold
 from lossbench.reports.naming import each, implementation, loss_title, megabytes, milliseconds
 from lossbench.reports.section import Column, Section
@@ -62,6 +63,7 @@ def _section(rows: pd.DataFrame) -> Section:
         f"peak MB of one device's evaluation (batch {first['loss_batch']}), without the gather. "
         "Each loss at the fastest implementation measured here.",
         threshold(rows),
+        *busy.note(rows),
     ]
     if best["median_ms"].isna().any():
         notes.append("- was counted but not measured: the least work counts as best.")

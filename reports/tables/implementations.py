@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from lossbench.reports import busy
 from lossbench.reports.comparison import compare, interval, threshold
 from lossbench.reports.naming import (
     each,
@@ -89,6 +90,7 @@ def _cost(rows: pd.DataFrame) -> Section:
         f"{first['machine']}. * the fastest of its loss; times faster than its reference. "
         "GMACs of the pass; MB = 10^6 bytes.",
         threshold(rows),
+        *busy.note(rows),
         *reasons,
     ]
     return Section(f"Implementations: {shape(first)}", frame, columns, notes)

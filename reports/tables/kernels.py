@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from lossbench.reports import busy
 from lossbench.reports.comparison import compare, threshold
 from lossbench.reports.naming import (
     each,
@@ -85,6 +86,7 @@ def _section(rows: pd.DataFrame) -> Section:
         "library's time for those products alone over the time. To kernel: time over that of the "
         "fastest fused kernel. Error: of the gradient, against fp64. MB = 10^6 bytes.",
         threshold(rows),
+        *busy.note(rows),
         *_targets(rows, best),
         *_reasons(rows),
         *_throttled(rows),

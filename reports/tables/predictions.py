@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from lossbench.reports import busy
 from lossbench.reports.section import Column, Section
 
 SHAPE = ["loss", "variant", "loss_batch", "dim", "dtype", "pass", "inputs", "machine"]
@@ -48,6 +49,7 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
         "mean, below 1 because no ceiling is quite reached. Rank correlation: Spearman's, over all "
         "cases. Order: of two implementations of the same loss and shape whose times differ by "
         f"more than {APART - 1:.0%}, how often the faster one was predicted.",
+        *busy.note(known),
     ]
     return [Section("Predicted and measured", pd.DataFrame(rows), shown, notes)]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from lossbench.reports import busy
 from lossbench.reports.naming import each, implementation, loss_title, milliseconds
 from lossbench.reports.section import Column, Section
 from lossbench.reports.tables.throughput import timed
@@ -118,7 +119,8 @@ def _times(title: str, frame: pd.DataFrame, rows: pd.DataFrame) -> Section:
         "ceilings: each operation at what its run calibrated, with all processes at the same time; "
         "nothing is fitted. From W = 1: what one process took for network, optimizer and loss, "
         "each times how much longer it is predicted to take, and what is sent. Ratio: to the "
-        "measured time."
+        "measured time.",
+        *busy.note(rows),
     ]
     return Section(f"Scaling: {title}", frame, _known(frame, columns), notes)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lossbench.reports import busy
 from lossbench.reports.comparison import compare, interval, threshold
 from lossbench.reports.naming import each, loss_title, megabytes, milliseconds, shape
 from lossbench.reports.section import Column, Section
@@ -67,5 +68,6 @@ def _section(rows: pd.DataFrame) -> Section:
         f"{rows.iloc[0]['machine']}. Finding: what value and gradient equal, over several inputs, "
         "before they were timed. To our best: to our fastest implementation of the same loss.",
         threshold(rows),
+        *busy.note(rows),
     ]
     return Section(f"Third parties: {shape(rows.iloc[0])}", frame, columns, notes)

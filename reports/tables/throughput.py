@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lossbench.reports import busy
 from lossbench.reports.ceilings import raised
 from lossbench.reports.comparison import compare, interval, spread
 from lossbench.reports.naming import each, implementation, loss_title, megabytes, milliseconds
@@ -135,6 +136,7 @@ def _rate(title: str, rows: pd.DataFrame) -> Section:
         "MFU: FLOP/s of the network over the calibrated ceiling.",
         *raised(rows),
         *(f"{reason}." for reason in dict.fromkeys(rows["reason"]) if reason),
+        *busy.note(rows),
     ]
     return Section(f"Pretraining: {title}", frame, shown, notes)
 

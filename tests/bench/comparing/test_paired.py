@@ -15,6 +15,7 @@ from lossbench.bench.comparing.ratios import (
     noise_of,
     ratio,
 )
+from lossbench.bench.measuring.disturbance import Stretch
 from lossbench.bench.measuring.interleave import VISIT_CALLS, interleave
 from lossbench.bench.measuring.timing import VISIT_MS
 
@@ -166,6 +167,13 @@ def test_the_noise_of_records_is_that_of_their_groups():
     assert noise_of(records) == expected
 
 
+class CalmWatch:
+    """Of a machine that does nothing else."""
+
+    def stop(self):
+        return Stretch(wall_s=1.0, cpu_s=1.0, waited_s=0.0, switches=0)
+
+
 @pytest.fixture
 def log(monkeypatch):
     """Names of the calls in the order in which a timer ran them; each call is its milliseconds."""
@@ -182,6 +190,7 @@ def log(monkeypatch):
         return timer
 
     monkeypatch.setattr("lossbench.bench.measuring.interleave.make_timer", make_timer)
+    monkeypatch.setattr("lossbench.bench.measuring.interleave.Watch", CalmWatch)
     return names
 
 
@@ -198,27 +207,27 @@ def make_call(name, *milliseconds):
 
 def test_calls_are_visited_to_and_fro(log):
     calls = [make_call("A", 100.0), make_call("B", 200.0), make_call("C", 300.0)]
-    samples, outputs = interleave(calls, [4, 4, 4], "cpu")
+    found = interleave(calls, [4, 4, 4], "cpu")
     assert "".join(log) == "ABCCBA" * 2
-    assert samples == [[100.0] * 4, [200.0] * 4, [300.0] * 4]
-    assert [output[0].item() for output in outputs] == [100.0, 200.0, 300.0]
+    assert found.samples == [[100.0] * 4, [200.0] * 4, [300.0] * 4]
+    assert [output[0].item() for output in found.outputs] == [100.0, 200.0, 300.0]
 
 
 def test_calls_with_fewer_rounds_are_in_the_first(log):
     calls = [make_call("A", 100.0), make_call("B", 200.0), make_call("C", 300.0)]
-    samples, outputs = interleave(calls, [4, 2, 4], "cpu")
+    found = interleave(calls, [4, 2, 4], "cpu")
     assert "".join(log) == "ABCCBA" + "ACCA"
-    assert samples == [[100.0] * 4, [200.0] * 2, [300.0] * 4]
-    assert [output[0].item() for output in outputs] == [100.0, 200.0, 300.0]
+    assert found.samples == [[100.0] * 4, [200.0] * 2, [300.0] * 4]
+    assert [output[0].item() for output in found.outputs] == [100.0, 200.0, 300.0]
 
 
 def test_a_sample_is_the_median_of_a_visit(log):
     usual = VISIT_MS / 4
-    samples, _ = interleave([make_call("A", usual, 900.0, 900.0, usual)], [2], "cpu")
-    assert samples == [[usual, usual]]
+    found = interleave([make_call("A", usual, 900.0, 900.0, usual)], [2], "cpu")
+    assert found.samples == [[usual, usual]]
     assert len(log) == 2 * (1 + 4)
 
 
 def test_a_visit_of_the_shortest_calls_ends(log):
-    interleave([make_call("A", 0.0)], [2], "cpu")
+    interleave([make_call("A", 1e-6)], [2], "cpu")
     assert len(log) == 2 * (1 + VISIT_CALLS)

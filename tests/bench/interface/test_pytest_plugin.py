@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from command_line import run_alone
 
+from lossbench.reports.records import load
+
 ROOT = Path(__file__).parents[3]
 CASES = 39  # three implementations of four losses, one of a fifth, three passes
 
@@ -67,6 +69,8 @@ def test_json_holds_counts_peak_device_and_case(tmp_path):
     assert info["peak_bytes"] > 4 * 256**2
     assert (info["device"], info["loss"], info["pass"]) == ("cpu", "smi", "forward")
     assert (info["batch"], info["dim"], info["dtype"]) == (256, 1024, "float32")
+    assert info["spin_slowdown"] >= 1
+    assert load([path])["spin_slowdown"].tolist() == [info["spin_slowdown"]]
 
 
 @pytest.mark.long

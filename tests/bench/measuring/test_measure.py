@@ -6,8 +6,10 @@ import torch
 from lossbench import losses
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.measuring import measure as measure_module
 from lossbench.bench.measuring import timing
-from lossbench.bench.measuring.measure import check, measure
+from lossbench.bench.measuring.measure import check, compare, measure
+from lossbench.bench.records.fields import RECORD, problem
 
 FACTORS = {"float64": 1 + 1e-8, "float32": 1.002, "bfloat16": 1.002, "float16": 0.998}
 
@@ -56,3 +58,26 @@ def test_an_implementation_that_changes_the_maths_is_invalid(monkeypatch):
 def test_digits_are_measured_like_any_input():
     record = measure(Case("vicreg", batch=12, dim=8, inputs="digits"))
     assert record["status"] == "ok"
+
+
+@pytest.mark.parametrize("sample", [True, False])
+def test_beside_each_sample_stands_what_share_of_a_core_it_had(sample):
+    record = measure(Case("smi", batch=8, dim=8), sample=sample)
+    assert len(record["cpu_shares"]) == len(record["samples_ms"])
+    assert 0 <= record["disturbed"] <= len(record["samples_ms"])
+    assert problem(record, RECORD) is None
+
+
+def test_a_single_slow_call_has_its_share_too(monkeypatch):
+    monkeypatch.setattr(measure_module, "SLOW_MS", 0.0)
+    record = measure(Case("smi", batch=8, dim=8), sample=False)
+    assert len(record["cpu_shares"]) == len(record["samples_ms"]) == 1
+    assert record["disturbed"] in (0, 1)
+
+
+def test_cases_in_turn_have_one_share_beside_each_sample():
+    cases = [Case("smi", batch=8, dim=8), Case("vicreg", batch=8, dim=8)]
+    found = compare(cases, [4, 2])
+    assert [len(samples) for samples in found["samples_ms"]] == [4, 2]
+    assert [len(shares) for shares in found["cpu_shares"]] == [4, 2]
+    assert [len(found[name]) for name in ("disturbed", "retaken")] == [2, 2]
