@@ -34,6 +34,11 @@ def lossbench(*arguments: str, env=QUIET, **options) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, env=env, **options)
 
 
+def said(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Lines on stderr, but for those about a machine that is busy while tests run."""
+    return [line for line in done.stderr.splitlines() if not line.startswith("the machine ")]
+
+
 def call_lossbench(*arguments: str) -> subprocess.CompletedProcess[str]:
     """What ``lossbench`` prints and how it exits, without the seconds that a new process takes."""
     return call(main, "lossbench", arguments)

@@ -6,7 +6,7 @@ import re
 import pytest
 import third_party
 import torch
-from command_line import HERE, assert_one_line_error, call_lossbench, lossbench
+from command_line import HERE, assert_one_line_error, call_lossbench, lossbench, said
 
 from lossbench import losses
 from lossbench.bench.cases.case import Case
@@ -61,7 +61,7 @@ def rows(result):
 
 def test_a_run_with_contenders_that_fail_says_so(result):
     assert result.returncode == 1
-    (summary,) = result.stderr.splitlines()
+    (summary,) = said(result)
     assert "18 measured now, 18 of 18 cases" in summary
 
 
