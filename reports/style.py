@@ -201,10 +201,14 @@ def _make_room(figure: Figure, lines: int, points: float) -> None:
 
 
 def log_ticks(
-    scale: Axis, base: int, form: Callable[[float], str], subs: Sequence[float] = (1,)
+    scale: Axis,
+    base: int,
+    form: Callable[[float], str],
+    subs: Sequence[float] = (1,),
+    most: int = 6,
 ) -> None:
-    """Labels at ``subs`` times the powers of ``base`` alone."""
-    scale.set_major_locator(plt.LogLocator(base=base, subs=subs, numticks=6))
+    """Labels at ``subs`` times the powers of ``base`` alone, of at most so many powers."""
+    scale.set_major_locator(plt.LogLocator(base=base, subs=subs, numticks=most))
     scale.set_major_formatter(plt.FuncFormatter(lambda value, _: form(value)))
     scale.set_minor_formatter(plt.NullFormatter())
 

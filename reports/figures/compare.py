@@ -108,7 +108,7 @@ def _limits(ratios: pd.DataFrame) -> tuple[float, float]:
 def _ticks(scale: Axis, left: float, right: float) -> None:
     """As many as have room; powers of ten name too few places of a narrow range."""
     narrow = right < NARROW * left
-    style.log_ticks(scale, 10, "{:g}x".format, subs=(1, 3) if narrow else (1,))
+    style.log_ticks(scale, 10, "{:g}x".format, subs=(1, 3) if narrow else (1,), most=4)
     if right < 10 * left:
         scale.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         scale.set_minor_locator(NullLocator())

@@ -336,17 +336,23 @@ def test_compare_draws_ratios_intervals_and_their_geometric_mean(sides):
 
 
 def test_compare_says_what_is_resolved(sides):
+    """Of few cases that changed: what most of them have in common may be the machine's."""
     quiet = [{**each, "samples_ms": [each["median_ms"]] * 9} for each in several()]
+    changed = [each for each in quiet if (each["loss"], each["dim"]) == ("smi", 512)]
     slower = [
         {**each, "median_ms": 3 * each["median_ms"], "samples_ms": [3 * each["median_ms"]] * 9}
+        if each in changed
+        else {**each, "median_ms": 1.01 * each["median_ms"]}
         for each in quiet
     ]
     figure = compare.draw(sides(quiet, slower, quiet))
     assert len(panels(figure)) == 4
-    assert entries(figure) == ["SLOWER", "SAME", "geometric mean"]
-    points, ends = bars(panels(figure)["SMI, B / A: mean 3x"], "SLOWER")
-    assert len(points) == 12
-    assert ends[:, :, 0] == pytest.approx(3)  # constant samples: no interval
+    assert entries(figure) == ["SLOWER", "SAME", "UNRESOLVED", "geometric mean"]
+    (title,) = (each for each in panels(figure) if each.startswith("SMI, B / A"))
+    points, ends = bars(panels(figure)[title], "SLOWER")
+    assert len(points) == len(changed)
+    assert (ends[:, :, 0].min(axis=1) < 3).all()
+    assert (ends[:, :, 0].max(axis=1) > 3).all()
 
 
 def test_sessions_of_the_same_code_are_compared_file_by_file(write_run):

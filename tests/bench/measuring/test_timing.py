@@ -75,7 +75,8 @@ def test_ratio_of_scripted_times_is_exact(monkeypatch):
         lambda *_, **__: lambda call: (clock[call], None),
     )
     ratio = time_ratio(slow, fast, "cpu")
-    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((3.0, 3.0, 3.0))
+    assert ratio.value == pytest.approx(3.0)
+    assert 2.9 < ratio.low < 3.0 < ratio.high < 3.1  # what no round shows stays unknown
 
 
 def test_ratio_is_immune_to_a_drifting_clock(monkeypatch):

@@ -11,7 +11,6 @@ from lossbench.bench.measuring.disturbance import MOSTLY
 from lossbench.bench.measuring.spin import Spin
 from lossbench.bench.records.runfile import read
 from lossbench.bench.running import sweep as sweep_module
-from lossbench.bench.running.groups import PROCESSES
 from lossbench.bench.running.sweep import Limits, open_run, sweep
 
 CALM, BUSY = Spin(1.1, waited=0.01, steal=0.0), Spin(3.5, waited=0.38, steal=0.0, pressure=0.9)
@@ -81,10 +80,10 @@ def test_records_hold_what_stands_beside_their_samples(run):
     for place, record in enumerate(found.records[:2]):
         assert len(record["cpu_shares"]) == len(record["samples_ms"])
         assert set(record["cpu_shares"]) == {1.0 + place}
-        assert record["disturbed"] == 2 * PROCESSES["cpu"]
-        assert record["retaken"] == place * PROCESSES["cpu"]
+        assert record["disturbed"] == 2 * record["pair_processes"]
+        assert record["retaken"] == place * record["pair_processes"]
         assert record["drift"] == 1.0
-    assert 2 * PROCESSES["cpu"] < MOSTLY * len(found.records[0]["samples_ms"])
+        assert record["disturbed"] < MOSTLY * len(record["samples_ms"])
 
 
 def test_nothing_is_said_of_a_calm_machine(run):
@@ -102,7 +101,7 @@ def test_a_machine_that_is_busy_at_first_is_named_once(run):
 def test_one_that_is_still_busy_is_named_again_with_what_that_did(run):
     found, told = run([BUSY])
     samples = sum(len(record["samples_ms"]) for record in found.records)
-    disturbed = 2 * PROCESSES["cpu"] * len(CASES)
+    disturbed = sum(2 * record["pair_processes"] for record in found.records)
     assert told[1:] == [
         "the machine is still busy: threads had to wait for a core 38% of the time; "
         f"{disturbed} of {samples} samples stayed disturbed; measure again when it is quieter"

@@ -230,6 +230,7 @@ def test_times_in_turn_are_held_against_the_ceilings(tmp_path, monkeypatch, fake
         return {**evaluate(self, *arguments, **how), "ceiling_ms": 6.5}
 
     monkeypatch.setattr(FakeWorker, "evaluate", told)
+    fake_worker.noise = [0.0]
     records = run(tmp_path / "run.jsonl", CASES[:3])[0].records
     shares = [record["fraction_of_ceiling"] for record in records]
     assert shares == pytest.approx([6.5 / 12, 6.5 / 7, 1])
