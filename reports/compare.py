@@ -14,19 +14,22 @@ from lossbench.reports.naming import letter
 from lossbench.reports.records import open_run, to_frame
 
 CASE = (
-    *("loss", "implementation", "variant", "options", "products", "contender", "batch", "dim"),
+    *("loss", "implementation", "variant", "options", "products", "batch", "dim"),
     *("dtype", "pass", "world", "distribution", "inputs", "setting"),
 )
-"""What a case is: neither the device nor the code."""
+"""What a case is: neither the device nor the code. A third party's loss is known by its name, as
+times that another tool wrote say no more."""
 VALUES = (
     *("key", "title", "chosen", "status", "reason", "median_ms", "samples_ms", "pair_processes"),
     *("peak_bytes", "fraction_of_ceiling", "gradient_error", "machine"),
-    *("hyperparameters", "inputs_id", "loss_batch", "ceiling_raised", *busy.FIELDS),
+    *("contender", "hyperparameters", "inputs_id", "loss_batch", "ceiling_raised", *busy.FIELDS),
 )
 ERROR_TIMES = 2.0
 """A gradient is worse if its error is this many times the other's, and above two roundings:
 below, errors differ by the order of additions."""
 SPACING = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+FIRST = ("device", "gpu", "cpu", "threads", "interpreted", "torch", "triton", "cuda", "driver")
+"""Facts of an environment that change times most."""
 GATES = {
     "slower": ("samples_ms", "two samples of the time"),
     "bigger": ("peak_bytes", "peak memory"),
@@ -95,8 +98,8 @@ def compared(sides: Sequence[Side]) -> pd.Index:
 
 
 def differences(base: Side, new: Side) -> list[str]:
-    """What their environments differ in, each with both facts."""
-    names = dict.fromkeys([*base.environment, *new.environment])
+    """What their environments differ in, each with both facts; what matters most comes first."""
+    names = dict.fromkeys([*FIRST, *base.environment, *new.environment])
     pairs = {name: (base.environment.get(name), new.environment.get(name)) for name in names}
     return [
         f"{name} ({_fact(old)}, {_fact(now)})" for name, (old, now) in pairs.items() if old != now

@@ -229,8 +229,8 @@ def _warnings(base: Side, new: Side) -> list[str]:
         notes.append(f"WARNING: {' and '.join(silent)} do not say where they were run.")
     elif differ:
         notes.append(f"WARNING: {new.name} differs from A in its environment: {differ}.")
-    for field in ("hyperparameters", "inputs_id", "chosen"):
-        old, now = base.rows[field].dropna(), new.rows[field].dropna()
+    for field in ("contender", "hyperparameters", "inputs_id", "chosen"):
+        old, now = (side.rows[field].replace("", None).dropna() for side in (base, new))
         cases = old.index.intersection(now.index)
         changed = int((old[cases] != now[cases]).sum())
         if changed:

@@ -23,7 +23,7 @@ OVERLAPPING = [
 ]
 OTHER = {
     **{"loss": "vicreg", "implementation": "gram", "variant": "eps=1", "options": "side=64"},
-    **{"products": "bf16", "contender": "some.module:Loss", "batch": 9, "dim": 17},
+    **{"products": "bf16", "batch": 9, "dim": 17},
     **{"dtype": "bfloat16", "pass": "forward", "world": 2, "distribution": "gather"},
     "inputs": "aligned",
 }
@@ -146,6 +146,33 @@ def test_environments_that_differ_are_named(write_run):
     assert "WARNING: B differs from A in its environment: threads (2, 4)." in text
     assert "WARNING: C do not say where they were run." in text
     assert "WARNING: D" not in text
+
+
+def test_what_changes_times_most_is_named_first(write_run):
+    records = [case("a") | measured(10.0)]
+    facts = {"memory_bytes": 1, "system": "A", "python": "3.10", "threads": 2, "torch": "2.12"}
+    other = {"memory_bytes": 2, "system": "B", "python": "3.11", "threads": 4, "torch": "2.13"}
+    base = write_run(records, "a.jsonl", environment=facts)
+    new = write_run(records, "b.jsonl", environment=other)
+    text = " ".join(lossreport("compare", base, new).stdout.split())
+    assert (
+        "in its environment: threads (2, 4); torch (2.12, 2.13); memory_bytes (1, 2); "
+        "system (A, B); python (3.10, 3.11)." in text
+    )
+
+
+def test_a_third_partys_loss_is_compared_with_times_under_its_name(write_run, tmp_path):
+    theirs = case("a", "pml", contender="some.module:Loss") | measured(10.0)
+    path = tmp_path / "theirs.csv"
+    path.write_text(
+        "loss,implementation,batch,dim,dtype,pass,ms\n" + "smi,pml,8,16,float32,step,30\n" * 3
+    )
+    found = pair(*open_sides([write_run([theirs], "a.jsonl"), path]))
+    assert found["ratio"].tolist() == pytest.approx([3.0])
+    moved = {**theirs, "contender": "other.module:Loss"}
+    runs = write_run([theirs], "a.jsonl"), write_run([moved], "b.jsonl")
+    text = lossreport("compare", *runs).stdout
+    assert "WARNING: in 1 cases contender of B is not that of A." in text
 
 
 def test_what_a_name_hides_is_said(write_run):
