@@ -46,15 +46,15 @@ END
 }
 
 check() {
-    "$python" -m lossbench run --suite gpu-check --budget 4m --out "$out/gpu.jsonl"
+    "$python" -m lossbench run --suite gpu-check --device cuda --budget 4m --timeout 90s --out "$out/gpu.jsonl"
 }
 
 headline() {
-    "$python" -m lossbench run --suite gpu-headline --budget 6m --out "$out/gpu.jsonl"
+    "$python" -m lossbench run --suite gpu-headline --device cuda --budget 6m --timeout 90s --out "$out/gpu.jsonl"
 }
 
 rest() {
-    "$python" -m lossbench run --suite gpu --budget 8m --out "$out/gpu.jsonl"
+    "$python" -m lossbench run --suite gpu --device cuda --budget 8m --timeout 3m --out "$out/gpu.jsonl"
 }
 
 tables() {

@@ -63,6 +63,8 @@ def run(
     from lossbench.bench.interface.functions import check_frontier
 
     check_frontier(frontier, memory, paired or accuracy or energy or budget or launcher)
+    if dry_run and (frontier or as_json):
+        raise ValueError("--dry-run prints when what is known: leave --frontier and --json out")
     if not frontier:
         wanted = {"paired": paired, "errors": accuracy, "energy": energy}
         if dry_run:

@@ -189,8 +189,10 @@ def bound(code: Code, task: Task) -> Bound:
 def _steps(flow: Flow, macs: int) -> float:
     """Trips through the loop that makes products; some products may be made outside of it."""
     once, twice = (_tile(flow, steps).macs for steps in (1, 2))
-    if not macs or twice == once:
+    if not macs:
         return 1.0
+    if twice == once:
+        raise ValueError("no loop of the code makes products, but the kernel should")
     return (macs - (2 * once - twice)) / (twice - once)
 
 

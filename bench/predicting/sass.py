@@ -64,7 +64,8 @@ def parse(text: str) -> nx.DiGraph:
             continue
         named = found["name"], found["operands"].strip(), bool(found["predicate"])
         blocks[-1].instructions.append(Instruction(*named))
-        if named[0].partition(".")[0] in (*_LEAVES, *_COMPUTED, "BRA"):
+        last = blocks[-1].instructions[-1]
+        if last.operation in (*_LEAVES, *_COMPUTED, "BRA") or _goes_on_in_the_kernel(last):
             blocks.append(Block())
     graph = nx.DiGraph()
     graph.add_node(END, block=Block())
@@ -72,6 +73,12 @@ def parse(text: str) -> nx.DiGraph:
     for number, block in enumerate(blocks):
         graph.add_edges_from((number, to) for to in _next(number, block, labels, len(blocks)))
     return graph.subgraph(nx.descendants(graph, 0) | {0}).copy()
+
+
+def _goes_on_in_the_kernel(call: Instruction) -> bool:
+    """Whether a call is a jump: to a label of the kernel's own, from where nothing returns."""
+    target = _TARGET.search(call.operands)
+    return call.operation == "CALL" and target is not None and target["label"].startswith(".L_")
 
 
 def _next(number: int, block: Block, labels: dict[str, int], count: int) -> list[int]:
@@ -86,6 +93,10 @@ def _next(number: int, block: Block, labels: dict[str, int], count: int) -> list
         # "BRA.U !UP0" and "BRA P1": the condition is an operand
         conditional = last.predicated or not last.operands.startswith("`")
         return [labels[target["label"]], *(after if conditional else [])]
+    if _goes_on_in_the_kernel(last):
+        target = _TARGET.search(last.operands)
+        assert target is not None
+        return [labels[target["label"]], *(after if last.predicated else [])]
     if last.operation in _LEAVES:
         return [END, *(after if last.predicated else [])]
     return after

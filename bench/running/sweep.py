@@ -376,6 +376,8 @@ def _is_done(record: dict[str, Any] | None, errors: bool, energy: bool) -> bool:
         return False
     if record["status"] == "error" and record.get("contender"):
         return True  # its code is in its key
+    if record["status"] == "oom" and record["device"] == "cuda":
+        return True  # nobody else is in a GPU's memory, as may be in a CPU's
     if record["status"] not in ("ok", "invalid", "unsupported"):
         return False
     asked = {"accuracy": errors, "energy_mj": energy and record["device"] == "cuda"}

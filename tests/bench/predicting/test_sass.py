@@ -39,6 +39,13 @@ def test_what_follows_the_end_is_no_code_of_the_kernel():
     assert names(graph) == {0: ["CALL.REL.NOINC", "EXIT"]}
 
 
+def test_a_call_of_a_label_of_the_kernel_is_a_jump():
+    """So ptxas ends long loops for compute capability 8.0."""
+    code = "loop:\nHMMA R0\n@P6 CALL.REL.NOINC `(.L_out)\nBRA loop\nout:\nEXIT"
+    graph = sass.parse(disassembly(code))
+    assert set(graph.edges) == {(0, 1), (0, 2), (1, 0), (2, sass.END)}
+
+
 def test_predicates_are_seen():
     graph = sass.parse(disassembly("@!P2 FADD R0, R1, R2\nEXIT"))
     first, last = graph.nodes[0]["block"].instructions

@@ -6,7 +6,7 @@ from embeddings import random_views, repeatable
 from hypothesis import given, settings, strategies
 from judging import NARROW, assert_as_good_as_the_reference, fused_outcome, narrow_truth
 from rounding import assert_close_to, permitted_errors
-from tilings import FUSED, small_tiles
+from tilings import FUSED, WIDE, small_tiles
 
 from lossbench import losses
 from lossbench.kernels.configs import STRATEGIES
@@ -39,6 +39,18 @@ def test_fp32(name, hyperparameters, strategy, batch, keeps, device):
     with small_tiles(keeps):
         found = fused_outcome(name, hyperparameters, views, device, strategy=strategy)
     assert_close_to(truth, permitted, found)
+
+
+@pytest.mark.parametrize(("name", "hyperparameters"), FUSED)
+def test_tiles_of_several_strips_each_way(name, hyperparameters, device):
+    """Of samples some of which stand there twice, so that no mask can be left out unnoticed."""
+    views = [torch.cat([view[:45], view[:5]]) for view in random_views(50, 33, noise=0.5, seed=0)]
+    views = [view.float() for view in views]
+    truth, permitted = permitted_errors(losses.create(name, **hyperparameters), views)
+    for keeps in (True, False):
+        with small_tiles(keeps, WIDE):
+            found = fused_outcome(name, hyperparameters, views, device, strategy="fused")
+        assert_close_to(truth, permitted, found)
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from unittest import mock
 
 from lossbench.kernels.configs import Config, using
@@ -20,6 +21,8 @@ SMALL = Config(
     fused_up_to=10**6,
     processors=7,
 )
+WIDE = replace(SMALL, rows=32, columns=64)
+"""Tiles of two strips by four: as on Hopper, no strip is as high as a tile."""
 FUSED = [
     ("barlow_twins", {}),
     ("nt_xent", {}),
@@ -37,9 +40,9 @@ FUSED = [
 def small_tiles(keeps: bool = True, config: Config = SMALL) -> Iterator[None]:
     """Small tiles; without ``keeps`` in several super-blocks, whose gradients are not kept."""
     with ExitStack() as stack:
-        stack.enter_context(mock.patch("lossbench.kernels.plan.ROW_MULTIPLE", 16))
-        stack.enter_context(mock.patch("lossbench.kernels.plan.COLUMN_MULTIPLE", 32))
-        stack.enter_context(mock.patch("lossbench.kernels.plan.DEPTH_MULTIPLE", 16))
+        stack.enter_context(mock.patch("lossbench.kernels.plan.ROW_MULTIPLE", config.rows))
+        stack.enter_context(mock.patch("lossbench.kernels.plan.COLUMN_MULTIPLE", config.columns))
+        stack.enter_context(mock.patch("lossbench.kernels.plan.DEPTH_MULTIPLE", config.step))
         stack.enter_context(mock.patch("lossbench.kernels.plan.KEPT_SIDE", 10**6 if keeps else 0))
         stack.enter_context(using(config))
         stack.enter_context(mock.patch("lossbench.kernels.rows.CHUNK", 64))
