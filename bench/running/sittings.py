@@ -85,10 +85,12 @@ def _sit(
     timed = held.right
     looks = processes if processes > 1 else LOOKS
     seconds = groups.end_s(held.visits_s(timed), held.device, left_s())
+    number = 0
     for look in range(looks):
-        visits_s = held.visits_s(timed)
-        number = groups.rounds(min(seconds, left_s()), looks - look, visits_s)
-        if look and not number:
+        visits_s, room_s = held.visits_s(timed), min(seconds, left_s())
+        if not look or processes == 1:  # all processes have as many rounds as the first
+            number = groups.rounds(room_s, looks - look, visits_s)
+        if look and (not number or number * sum(visits_s) > room_s):
             break
         if look and processes > 1:
             worker.stop()

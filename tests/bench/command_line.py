@@ -70,4 +70,6 @@ def call(
 def assert_one_line_error(result: subprocess.CompletedProcess[str], message: str) -> None:
     assert result.returncode == 2, result.stderr
     assert result.stdout == ""
-    assert re.fullmatch(rf"lossbench: error: .*{message}.*\n", result.stderr), result.stderr
+    assert result.stderr.endswith("\n")
+    lines = "\n".join(said(result))
+    assert re.fullmatch(rf"lossbench: error: .*{message}.*", lines), result.stderr

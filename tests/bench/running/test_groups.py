@@ -163,6 +163,7 @@ def run(path, cases=CASES, paired=True, errors=False, limits=None):
     writer, _ = open_run(path, "cpu")
     with writer:
         outcome = sweep(cases, writer, limits or Limits(), progress, paired, errors)
+    assert read(path).records == list(writer.records.values())  # no reader refuses them
     return outcome, progress.events
 
 
