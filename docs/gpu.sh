@@ -23,11 +23,11 @@ collect() {
 
 versions() {
     "$python" - > "$out/versions.txt" 2>&1 << 'END'
-import importlib, platform, sys
-needed = "torch numpy pandas scipy sklearn safetensors typer rich".split()
+import importlib, os, platform, shutil, sys, sysconfig
+needed = "torch triton numpy scipy safetensors typer rich".split()
 missing = []
 print("python", platform.python_version(), "on", platform.platform())
-for name in [*needed, *"triton fvcore pynvml tabulate jinja2 matplotlib networkx".split()]:
+for name in [*needed, *"pandas sklearn fvcore pynvml tabulate jinja2 matplotlib networkx".split()]:
     try:
         print(name, getattr(importlib.import_module(name), "__version__", "is there"))
     except Exception as error:
@@ -37,8 +37,14 @@ if "torch" not in missing:
     import torch
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     print("GPU:", gpu, "CUDA:", torch.version.cuda)
+    missing += ["a GPU that torch sees"] * (gpu == "none")
+# Triton builds the code that starts a kernel
+compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+header = os.path.join(sysconfig.get_path("include"), "Python.h")
+print("C compiler:", compiler, "Python.h:", os.path.exists(header))
+missing += ["a C compiler"] * (not compiler) + ["Python.h"] * (not os.path.exists(header))
 if missing:
-    sys.exit(f"missing: {', '.join(missing)}; run sh docs/gpu.sh collect where there is a registry")
+    sys.exit(f"missing: {', '.join(missing)}; packages: sh docs/gpu.sh collect, on a machine with a registry")
 END
     status=$?
     cat "$out/versions.txt"
@@ -78,7 +84,7 @@ for step in "${@:-all}"; do
     esac
     for each in $steps; do
         echo "== $each"
-        "$each" || { echo "== $each failed (exit status $?)"; failed=1; }
+        "$each" || { echo "== $each failed (exit status $?): see above"; failed=1; }
     done
 done
 exit $failed
