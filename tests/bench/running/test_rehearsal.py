@@ -124,3 +124,9 @@ def test_from_the_command_line():
 def test_a_cpu_is_not_rehearsed():
     done = call_lossbench("run", "--loss", "smi", "--device", "cpu", "--dry-run")
     assert_one_line_error(done, "--dry-run is for a GPU")
+
+
+@pytest.mark.parametrize("other", [("--frontier",), ("--json",)])
+def test_it_goes_with_nothing_that_would_run(other):
+    done = call_lossbench("run", "--loss", "smi", "--dry-run", *other)
+    assert_one_line_error(done, "leave --frontier and --json out")

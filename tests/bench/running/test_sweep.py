@@ -18,7 +18,7 @@ from lossbench.bench.predicting.ceilings import Ceilings
 from lossbench.bench.records.failures import describe_failure
 from lossbench.bench.records.runfile import read
 from lossbench.bench.running import sweep as sweep_module
-from lossbench.bench.running.sweep import Limits, case_key, open_run, sweep
+from lossbench.bench.running.sweep import Limits, are_done, case_key, open_run, sweep
 from lossbench.bench.running.worker import Worker
 from lossbench.reports.records import load
 
@@ -337,3 +337,9 @@ def test_children_end_with_their_parent(tmp_path):
             break
         time.sleep(0.05)
     assert not child.exists()
+
+
+@pytest.mark.parametrize(("device", "done"), [("cuda", True), ("cpu", False)])
+def test_what_did_not_fit_is_tried_again_where_others_share_the_memory(device, done):
+    record = {"status": "oom", "device": device}
+    assert are_done([CASES[0]], [record], paired=False, errors=True, energy=False) is done
