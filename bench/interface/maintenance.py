@@ -37,10 +37,11 @@ def measure_noise(
         total = noise.processes(comparisons, case.device)
         for found in tracked(work, f"{case.label}, process by process", total):
             samples.append(found)
-            trust = noise.judge(samples, comparisons, case.device)
-            if trust.comparisons and len(samples) % PROCESSES[case.device] == 0:
+            if len(samples) % PROCESSES[case.device] == 0:
+                trust = noise.judge(samples, comparisons, case.device)
                 so_far = f"{trust.comparisons} of {comparisons}"
                 say(f"{so_far}: {trust.false_claims} false claims, {trust.found} slowdowns found")
+        trust = noise.judge(samples, comparisons, case.device)
         print(
             f"{case.label}: a difference from itself claimed {trust.false_claims} times of "
             f"{comparisons}, {slowdown:.0%} slower found {trust.found} times of {comparisons} "

@@ -65,7 +65,7 @@ def parse(text: str) -> nx.DiGraph:
         named = found["name"], found["operands"].strip(), bool(found["predicate"])
         blocks[-1].instructions.append(Instruction(*named))
         last = blocks[-1].instructions[-1]
-        if last.operation in (*_LEAVES, *_COMPUTED, "BRA") or _goes_on_in_the_kernel(last):
+        if last.operation in (*_LEAVES, *_COMPUTED, "BRA") or _jumps_to(last):
             blocks.append(Block())
     graph = nx.DiGraph()
     graph.add_node(END, block=Block())
@@ -75,10 +75,10 @@ def parse(text: str) -> nx.DiGraph:
     return graph.subgraph(nx.descendants(graph, 0) | {0}).copy()
 
 
-def _goes_on_in_the_kernel(call: Instruction) -> bool:
-    """Whether a call is a jump: to a label of the kernel's own, from where nothing returns."""
-    target = _TARGET.search(call.operands)
-    return call.operation == "CALL" and target is not None and target["label"].startswith(".L_")
+def _jumps_to(call: Instruction) -> str:
+    """The label of the kernel's own that a call goes to, never to return; "" of what does not."""
+    target = _TARGET.search(call.operands) if call.operation == "CALL" else None
+    return target["label"] if target and target["label"].startswith(".L_") else ""
 
 
 def _next(number: int, block: Block, labels: dict[str, int], count: int) -> list[int]:
@@ -93,10 +93,8 @@ def _next(number: int, block: Block, labels: dict[str, int], count: int) -> list
         # "BRA.U !UP0" and "BRA P1": the condition is an operand
         conditional = last.predicated or not last.operands.startswith("`")
         return [labels[target["label"]], *(after if conditional else [])]
-    if _goes_on_in_the_kernel(last):
-        target = _TARGET.search(last.operands)
-        assert target is not None
-        return [labels[target["label"]], *(after if last.predicated else [])]
+    if label := _jumps_to(last):
+        return [labels[label], *(after if last.predicated else [])]
     if last.operation in _LEAVES:
         return [END, *(after if last.predicated else [])]
     return after

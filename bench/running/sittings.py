@@ -19,8 +19,8 @@ LEAST = 2
 """Processes, of a group that may have several: what one has in common is not seen within it."""
 TOLD = ("samples_ms", "cpu_shares", "disturbed", "retaken")
 """What a sitting says of each case."""
-TIMES = ("median_ms", "p20_ms", "p80_ms", "samples_ms")
-PAIRS = ("pair_group", "pair_processes", "pair_cut", "control_ms")
+TIMES = ("median_ms", "p20_ms", "p80_ms")
+PAIRS = ("pair_group", "pair_processes", "pair_cut", "control_ms", "drift")
 
 
 def compare(
@@ -165,15 +165,16 @@ class _Sittings:
             _add(self._samples[i], each["samples_ms"], processes)
         if len(order) > len(timed):
             _add(self._control, told[-1]["samples_ms"], processes)
+        of_all = {**drifted(list(self._samples.values())), **found.get("state", {})}
         for i in timed:
-            self._note(i, found.get("state", {}))
+            self._note(i, of_all)
 
-    def _note(self, i: int, state: Mapping[str, Any]) -> None:
-        """Say in a record what is known so far."""
+    def _note(self, i: int, of_all: Mapping[str, Any]) -> None:
+        """Say in a record what is known so far, of the case and of the whole group."""
         times = summarise(_flat(self._samples[i]))
         shared = {"pair_group": self._name, "pair_processes": len(self._samples[i])}
-        told = {**beside(self._told[i]), **drifted(list(self._samples.values()))}
-        self._records[i].update({**times, **shared, **told, "pair_cut": True, **state})
+        told = {**shared, **beside(self._told[i]), **of_all}
+        self._records[i].update({**times, **told, "pair_cut": True})
         if i == self._twice:
             self._records[i]["control_ms"] = summarise(_flat(self._control))["samples_ms"]
 
@@ -232,5 +233,5 @@ def _give_up(
         reason = f"in paired timing: {failure['reason']}"
         records[i].update(status=failure["status"], reason=reason)
     for i in right:
-        for name in (*TIMES, *PAIRS) if i in blamed else ("control_ms",):
+        for name in (*TIMES, *TOLD, *PAIRS) if i in blamed else ("control_ms",):
             records[i].pop(name, None)

@@ -126,7 +126,7 @@ class FakeWorker:
             return {**counted, **self.broken.get(case.loss, {})}
         times = dict.fromkeys(("median_ms", "p20_ms", "p80_ms"), 1.0) | {"samples_ms": [1.0]}
         call_ms = self.call_ms.get(case.loss, 1.0)
-        done = {"status": "ok", "reason": "", "call_ms": call_ms, "peak_bytes": 1}
+        done = {"status": "ok", "reason": "", "call_ms": call_ms, "peak_bytes": 1, "disturbed": 0}
         return {**counted, **done, **times, **({"accuracy": "measured"} if errors else {})}
 
     def compare(self, cases, rounds, timeout_s, scales=None):
@@ -385,7 +385,8 @@ def test_a_comparison_that_fails_says_so_and_is_tried_again(tmp_path, monkeypatc
         outcome, _ = run(tmp_path / "run.jsonl", CASES[:3])
     reasons = {(record["status"], record["reason"]) for record in outcome.records}
     assert reasons == {("oom", "in paired timing: killed by the system")}
-    assert not any("median_ms" in record for record in outcome.records)
+    times = ("median_ms", "samples_ms", "cpu_shares", "disturbed", "retaken", "drift", "control_ms")
+    assert not any(name in record for record in outcome.records for name in times)
     again, _ = run(tmp_path / "run.jsonl", CASES[:3])
     assert again.measured == 3
     assert {record["status"] for record in again.records} == {"ok"}
