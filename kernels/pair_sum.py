@@ -49,6 +49,10 @@ class PairLoss:
     near: Any = None
     near_holds: Any = None
 
+    def epilogue(self, p0: float, p1: float) -> Epilogue:
+        """What the engine does with each entry."""
+        return Epilogue(entry=self.entry, near=self.near, near_holds=self.near_holds, p0=p0, p1=p1)
+
 
 LOSSES: dict[str, PairLoss] = {}
 """By the name that the custom ops know them by."""
@@ -94,10 +98,7 @@ def pair_sum(
         rows = make_rows(z_a, z_b, how, shape, precision)
         mean = mean_rows(z_a, z_b, rows, shape) if needs_grad else None
         gram = Gram(rows.z, rows.renorm, shape, strategy, precision, mean)
-        epilogue = Epilogue(
-            entry=loss.entry, near=loss.near, near_holds=loss.near_holds, p0=p0, p1=p1
-        )
-        total, kept, sums = sum_pairs(gram, epilogue, needs_grad)
+        total, kept, sums = sum_pairs(gram, loss.epilogue(p0, p1), needs_grad)
         result = torch.stack([rows.pairs[0].sum(), total])
         if needs_grad and shape.keeps:
             shared = rows.facts.new_empty(0) if mean is None else mean

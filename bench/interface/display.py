@@ -33,7 +33,7 @@ IN_TURN = (
 
 REHEARSED = (
     "Nothing was run. Predicted for an H100 from its datasheet; what processes and compilers take "
-    "is assumed, with nothing in any cache."
+    "is assumed, with nothing in any cache. Cases that are timed in turn get their times together."
 )
 
 
@@ -185,9 +185,14 @@ def predictions(records: list[dict[str, Any]], devices: "Sequence[Device]") -> N
         size = f"{device.memory_bytes / 1e9:.0f} GB"
         print(textwrap.fill(f"{device.title}, {size}, {pass_}. {device.assumption}", width=80))
         labels.print(table)
-    failed = [record for record in records if record["status"] != "ok"]
+    _reasons(records)
+
+
+def _reasons(records: Sequence[dict[str, Any]]) -> None:
+    """Print why cases failed, once for each name."""
+    failed = [r for r in records if r["status"] != "ok" and r["reason"] != OUT_OF_BUDGET]
     for name, reason in dict.fromkeys((_case(each)[0], each["reason"]) for each in failed):
-        print(textwrap.fill(f"{name}: {reason}", width=80))
+        print(textwrap.fill(f"{name}: {reason}", width=COLUMNS))
 
 
 def _prediction(record: dict[str, Any], linked: bool) -> list[str]:
@@ -229,13 +234,16 @@ def rehearsal(known: "Sequence[tuple[float, Case, dict[str, Any]]]") -> None:
     ends: dict[str, list[float]] = {}
     for seconds, case, record in known:
         launches = _number(record.get("launches"), "{:,}")
-        ms = brief(record["median_ms"]) if "median_ms" in record else record["status"]
+        left_out = record["reason"] == OUT_OF_BUDGET
+        status = "left out" if left_out else record["status"]
+        ms = brief(record["median_ms"]) if "median_ms" in record else status
         table.add_row(*labels.of(record), launches, ms, f"{seconds:,.0f}")
         ends.setdefault(case.stage or "all", []).append(seconds)
     labels.print(table)
     for stage, seconds_ in ends.items():
         stages.add_row(stage, str(len(seconds_)), f"{max(seconds_):,.0f}")
     _print(stages)
+    _reasons([record for _, _, record in known])
     print(textwrap.fill(REHEARSED, width=COLUMNS))
 
 

@@ -73,10 +73,20 @@ def audit_kernels(
         audit.check(each)
     if check is not None and not check.is_file():  # before minutes of compiling
         raise ValueError(f"{check} is no file")
+    for path in (check, out):
+        if path is not None and path.is_file():
+            _check_text(path)
     problems = (_bounds if bounds else _sizes)(capabilities, out, check)
     for problem in problems:
         say(problem)
     return FAILED if problems else OK
+
+
+def _check_text(path: Path) -> None:
+    try:
+        path.read_text()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no table: it holds no text") from None
 
 
 def _sizes(capabilities: "Sequence[int]", out: Path | None, check: Path | None) -> list[str]:

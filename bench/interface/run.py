@@ -84,7 +84,7 @@ def _measure(
     as_json: bool,
 ) -> int:
     from lossbench.bench.interface import display, functions
-    from lossbench.bench.records.failures import OUT_OF_BUDGET
+    from lossbench.bench.records.failures import OUT_OF_BUDGET, is_limit
 
     budget_s = parse_seconds(budget) if budget else float("inf")
     limits = (budget_s, parse_seconds(timeout))
@@ -98,7 +98,11 @@ def _measure(
     say(f"{outcome.measured} measured now, {done} of {total} cases in {out}")
     if outcome.left:
         say(f"the budget of {budget} left out {outcome.left}; run the same command to resume")
-    failed = [r for r in records if r["status"] != "ok" and r["reason"] != OUT_OF_BUDGET]
+    failed = [
+        record
+        for record in records
+        if record["status"] != "ok" and record["reason"] != OUT_OF_BUDGET and not is_limit(record)
+    ]
     return FAILED if failed or outcome.failed else OK
 
 

@@ -109,7 +109,7 @@ def read(path: Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    if not path.is_file():
+    if not (path.is_file() and path.read_text().strip()):
         return pd.DataFrame(columns=list(KEYS), dtype=str)
     found = pd.read_csv(path, dtype=str, keep_default_na=False)
     if not {*KEYS} <= {*found.columns}:

@@ -25,6 +25,14 @@ def is_broken(record: Mapping[str, Any]) -> bool:
     return record["status"] == "error" and "CUDA error" in record["reason"]
 
 
+def is_limit(record: Mapping[str, Any]) -> bool:
+    """Whether a record says that a case does not fit a GPU: a result, as a time is one.
+
+    Nobody else is in a GPU's memory, as may be in a CPU's.
+    """
+    return record["status"] == "oom" and record["device"] == "cuda"
+
+
 def describe_failure(error: Exception) -> dict[str, Any]:
     """``status`` and ``reason`` of a case that raised ``error``."""
     if isinstance(error, MisbehaviourError):

@@ -24,8 +24,8 @@ from lossbench.bench.running.worker import Worker
 
 GPU = "h100-sxm"
 """The GPU that is imagined."""
-TOLD = ("predicted_ms", "predicted_peak_bytes", "launches")
-"""Of compiled code, by the eager code that it is made of."""
+TOLD = ("predicted_ms", "predicted_peak_bytes")
+"""Of compiled code, by the eager code that it is made of, which launches more."""
 BEGIN_S = 10.0
 """Until the first case begins: imports, and the calibration."""
 KERNELS_S = 20.0
@@ -179,5 +179,13 @@ def rehearse(cases: Sequence[Case], budget_s: float, **how: bool) -> Timeline:
         writer, _ = open_run(out, "cpu", calibration=gpu.ceilings.describe, is_alone=False)
         with writer:
             limits = Limits(budget_s)
-            sweep(cases, writer, limits, timeline, **how, worker=worker, now=worker.now)
+            imagined = [_imagined(case, gpu) for case in cases]
+            sweep(imagined, writer, limits, timeline, **how, worker=worker, now=worker.now)
     return timeline
+
+
+def _imagined(case: Case, gpu: Gpu) -> Case:
+    """``auto`` chooses by the memory that is free: here that of the GPU."""
+    if case.implementation != "auto" or case.is_share:
+        return case
+    return replace(case, options={"memory_bytes": int(gpu.memory_bytes), **case.options})

@@ -57,7 +57,7 @@ def compare(
     device, visits_s = cases[0].device, held.visits_s(right)
     processes = groups.processes(visits_s, device, left_s())
     if not processes:
-        return f"little is left of the budget: {len(right)} cases are not timed in turn"
+        return f"little is left of the budget: {_cases(right)} not timed in turn"
     failure = _sit(worker, held, processes, timeout_s, left_s, save, earlier)
     if failure:
         _give_up(cases, records, right, failure)
@@ -66,7 +66,11 @@ def compare(
     save()
     if processes == groups.processes(visits_s, device):
         return ""
-    return f"little is left of the budget: {len(right)} cases are timed in one process"
+    return f"little is left of the budget: {_cases(right)} timed in one process"
+
+
+def _cases(right: Sequence[int]) -> str:
+    return "1 case is" if len(right) == 1 else f"{len(right)} cases are"
 
 
 def _sit(

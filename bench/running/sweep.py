@@ -19,7 +19,7 @@ from lossbench.bench.predicting.calibrate import calibrate
 from lossbench.bench.predicting.ceilings import Ceilings
 from lossbench.bench.predicting.recalibrate import RunCeilings
 from lossbench.bench.records import environment
-from lossbench.bench.records.failures import OUT_OF_BUDGET, is_broken
+from lossbench.bench.records.failures import OUT_OF_BUDGET, is_broken, is_limit
 from lossbench.bench.records.runfile import SCHEMA, StaleRunError, Writer, set_aside
 from lossbench.bench.running import groups, sittings
 from lossbench.bench.running.budget import Clock
@@ -250,7 +250,9 @@ class _Session:
             return
         of_stage = self._unprepared.pop(_prepared_with(batch[0]), None)
         if of_stage and self._clock.left_s > 0:
-            self._worker.prepare(of_stage, self._limits.timeout_s)
+            told = self._worker.prepare(of_stage, self._limits.timeout_s)
+            if "status" in told:
+                self._progress.tell(f"kernels are not compiled ahead: {told['reason']}")
         self._clock.begin()
         pairs = zip(batch, found, strict=True)
         records = [self._evaluate(case, old, paired) for case, old in pairs]
@@ -376,8 +378,8 @@ def _is_done(record: dict[str, Any] | None, errors: bool, energy: bool) -> bool:
         return False
     if record["status"] == "error" and record.get("contender"):
         return True  # its code is in its key
-    if record["status"] == "oom" and record["device"] == "cuda":
-        return True  # nobody else is in a GPU's memory, as may be in a CPU's
+    if is_limit(record):
+        return True
     if record["status"] not in ("ok", "invalid", "unsupported"):
         return False
     asked = {"accuracy": errors, "energy_mj": energy and record["device"] == "cuda"}

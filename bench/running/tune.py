@@ -12,9 +12,9 @@ from lossbench.bench.measuring.timing import make_timer
 from lossbench.kernels import configs
 from lossbench.kernels.configs import Config
 from lossbench.kernels.engine import sum_pairs
-from lossbench.kernels.gram import Epilogue, Gram
+from lossbench.kernels.gram import Gram
+from lossbench.kernels.pair_sum import LOSSES
 from lossbench.kernels.plan import layout
-from lossbench.kernels.smi import information_entry
 
 KINDS = {"16-bit": torch.float16, "tf32": torch.float32, "ieee": torch.float32}
 BATCH, DEPTH = 2048, 1024
@@ -117,25 +117,31 @@ def _fused_up_to(config: Config, kind: str, time: Time) -> int:
 
 def measure(config: Config, kind: str, strategy: str, batch: int, depth: int) -> float:
     """Milliseconds of a forward pass with its gradient on this GPU."""
-    z = torch.randn(2 * batch, depth, device="cuda").to(KINDS[kind])
-    precision = "tf32" if kind == "tf32" else "ieee"
     from triton.compiler import CompilationError
     from triton.runtime.errors import OutOfResources
 
-    epilogue = Epilogue(entry=information_entry, p0=1e-6, narrow=KINDS[kind])
     timer = make_timer("cuda")
     with configs.using(config):
-        renorm = torch.full((2 * batch,), depth**-0.5, device="cuda")
-        gram = Gram(z, renorm, layout((batch, depth)), strategy, precision)
-
-        def call() -> tuple[torch.Tensor, ...]:
-            return (sum_pairs(gram, epilogue, needs_grad=True)[0],)
-
+        call = sweep(kind, strategy, batch, depth, "cuda")
         try:
             call()
         except (OutOfResources, CompilationError, RuntimeError):  # not for this GPU
             return float("inf")
         return median(timer(call)[0] for _ in range(SAMPLES))
+
+
+def sweep(
+    kind: str, strategy: str, batch: int, depth: int, device: str
+) -> Callable[[], tuple[torch.Tensor, ...]]:
+    """SMI's pass over the Gram, with its gradient, as the loss makes it of normalised rows."""
+    dtype = KINDS[kind]
+    z = torch.randn(2 * batch, depth, device=device).to(dtype)
+    renorm = torch.full((2 * batch,), depth**-0.5, device=device)
+    mean = torch.zeros(2, depth, device=device) if dtype.itemsize == 2 else None
+    precision = "tf32" if kind == "tf32" else "ieee"
+    gram = Gram(z, renorm, layout((batch, depth)), strategy, precision, mean)
+    epilogue = LOSSES["smi_mutual_information"].epilogue(1e-6, 0.0)
+    return lambda: (sum_pairs(gram, epilogue, needs_grad=True)[0],)
 
 
 def write(capability: str, tuned: dict[str, Config], made_by: str) -> None:

@@ -13,7 +13,9 @@ import pytest
 import torch
 from command_line import QUIET, assert_one_line_error, call_lossbench, lossbench, said
 
+from lossbench.bench.cases.case import Case
 from lossbench.bench.interface.parsing import parse_seconds
+from lossbench.bench.running.sweep import Outcome
 from lossbench.losses.auto import can_compile
 
 REFERENCE = ["--implementation", "reference"]
@@ -112,6 +114,16 @@ def test_run_prints_a_table_of_at_most_80_columns_and_resumes(tmp_path, monkeypa
     second = call_lossbench("run", *SMALL, *out)
     assert "0 measured now, 2 of 2 cases" in second.stderr
     assert second.stdout == first.stdout
+
+
+@pytest.mark.parametrize(("device", "status"), [("cuda", 0), ("cpu", 1)])
+def test_what_does_not_fit_a_gpu_is_a_result_and_no_failure(tmp_path, monkeypatch, device, status):
+    case = Case("smi", batch=8, dim=16).describe() | {"key": "k", "device": device}
+    record = case | {"status": "oom", "reason": "2 GB more did not fit"}
+    outcome = Outcome([record], measured=1, left=0)
+    monkeypatch.setattr("lossbench.bench.interface.functions.run", lambda *_, **__: outcome)
+    done = call_lossbench("run", *SMALL, "--out", str(tmp_path / "run.jsonl"))
+    assert (done.returncode, "2 GB more did not fit" in done.stdout) == (status, True)
 
 
 def test_run_as_json_prints_the_records(tmp_path):

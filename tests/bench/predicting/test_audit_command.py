@@ -76,6 +76,14 @@ def test_a_file_that_is_not_there(tmp_path, bounds_too):
     assert_one_line_error(run("--check", tmp_path / "none", *bounds_too), "none is no file")
 
 
+@pytest.mark.parametrize("bounds_too", [(), ("--bounds",)])
+@pytest.mark.parametrize("option", ["--check", "--out"])
+def test_a_file_without_text_is_named_before_anything_is_compiled(tmp_path, option, bounds_too):
+    path = tmp_path / "table"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert_one_line_error(run(option, path, *bounds_too), "table is no table: it holds no text")
+
+
 def test_bounds_that_were_written_are_fresh(tmp_path, one_step):
     path = tmp_path / "bounds.csv"
     written = run("--bounds", "--out", path)
@@ -107,6 +115,8 @@ def test_no_bounds_of_this_version(tmp_path, one_step):
     path.write_text("state,triton,cc\nnow,3.0.0,90\n")
     result = run("--bounds", "--check", path)
     assert (result.returncode, "nothing to compare with" in result.stderr) == (0, True)
+    path.write_text("")
+    assert "nothing to compare with" in run("--bounds", "--check", path).stderr
     path.write_text("a,b\n1,2\n")
     assert_one_line_error(run("--bounds", "--out", path), "bounds.csv is no table of bounds")
 

@@ -5,9 +5,12 @@ from collections import Counter
 import pytest
 from command_line import assert_one_line_error, call_lossbench
 
+from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.selection import select_cases
 from lossbench.bench.cases.suites import ALONE, HEADLINE
 from lossbench.bench.counting.recording import CAN_RECORD
+from lossbench.bench.interface import display
+from lossbench.bench.records.failures import OUT_OF_BUDGET
 from lossbench.bench.records.runfile import Writer
 from lossbench.bench.running import rehearsal
 from lossbench.bench.running.rehearsal import Timeline, rehearse
@@ -57,7 +60,7 @@ def test_every_case_is_gone_through(first_stages):
     statuses = Counter(record["status"] for _, _, record in timeline.known)
     assert set(statuses) == {"ok", "oom"}
     for _, case, record in timeline.known:
-        assert record["launches"] > 0
+        assert bool(record["launches"]) == (case.implementation != "compiled")
         too_large = case.batch == 65536 and case.implementation in ("reference", "compiled")
         assert (record["status"] == "oom") == too_large
     assert timeline.lines == []
@@ -119,6 +122,26 @@ def test_from_the_command_line():
     assert done.returncode == 0, done.stderr
     assert "headline" in done.stdout
     assert "Nothing was run." in done.stdout
+
+
+def test_auto_chooses_by_the_memory_of_the_gpu_that_is_imagined():
+    cases = select_cases(
+        loss=["smi"], batch=[256], dim=[128], implementation=["auto"], there="cuda"
+    )
+    ((_, case, record),) = rehearse(cases, float("inf"), **PAIRED).known
+    assert record["status"] == "ok"
+    assert case.options == {"memory_bytes": 80_000_000_000}
+
+
+def test_what_the_budget_leaves_out_and_why_others_fail_is_printed(capsys):
+    fields = Case("smi", "gram", 4, 4).describe()
+    left_out = fields | {"status": "timeout", "reason": OUT_OF_BUDGET}
+    failed = fields | {"loss": "vicreg", "status": "error", "reason": "nobody knows"}
+    display.rehearsal([(1.0, Case("smi"), left_out), (2.0, Case("vicreg"), failed)])
+    lines = capsys.readouterr().out.splitlines()
+    assert "left out" in lines[1]
+    assert "error" in lines[2]
+    assert [line for line in lines if "nobody knows" in line] == ["vicreg gram: nobody knows"]
 
 
 def test_a_cpu_is_not_rehearsed():

@@ -343,3 +343,21 @@ def test_children_end_with_their_parent(tmp_path):
 def test_what_did_not_fit_is_tried_again_where_others_share_the_memory(device, done):
     record = {"status": "oom", "device": device}
     assert are_done([CASES[0]], [record], paired=False, errors=True, energy=False) is done
+
+
+def test_kernels_that_cannot_be_compiled_ahead_are_said_and_cases_go_on(tmp_path, monkeypatch):
+    class Slow(FakeWorker):
+        def prepare(self, cases, timeout_s):
+            return {"status": "timeout", "reason": f"not finished after {timeout_s:g} s"}
+
+        def stop(self):
+            pass
+
+    told = Ceilings({"float32": 1.0}, [(1, 1.0)], 1.0)
+    writer, _ = open_run(tmp_path / "run.jsonl", "cpu", calibration=told.describe, is_alone=False)
+    progress, case = Quiet(), replace(CASES[0], device="cuda")
+    with writer:
+        outcome = sweep([case], writer, Limits(timeout_s=7), progress, worker=Slow("cuda"))
+    assert outcome.measured == 1
+    lines = [line for event, line in progress.events if event == "tell"]
+    assert lines == ["kernels are not compiled ahead: not finished after 7 s"]

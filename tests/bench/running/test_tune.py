@@ -8,6 +8,9 @@ import pytest
 import torch
 from command_line import call_lossbench
 
+from lossbench import losses
+from lossbench.bench.counting.recording import CAN_RECORD, recorded
+from lossbench.bench.predicting import audit
 from lossbench.bench.running import tune
 from lossbench.kernels import configs
 
@@ -110,6 +113,31 @@ def test_a_gpu_on_which_nothing_runs(start):
 
 def test_every_setting_that_is_searched_for_is_one_of_the_configuration(start):
     assert set(tune.AXES) < set(asdict(start["ieee"]))
+
+
+@pytest.mark.skipif(not CAN_RECORD, reason="kernels are not launched here")
+@pytest.mark.parametrize("kind", tune.KINDS)
+@pytest.mark.parametrize("strategy", configs.STRATEGIES)
+def test_what_is_timed_are_the_kernels_that_the_loss_launches(start, kind, strategy):
+    """Those that make or finish tiles: others would be tuned for nobody."""
+
+    def launched(run):
+        found = set()
+
+        def note(kernel, arguments, grid):
+            if "region_down" in arguments:
+                found.add(audit.describe(kernel, arguments, kind))
+
+        with recorded(start[kind], note):
+            run()
+        return found
+
+    precision = "tf32" if kind == "tf32" else "ieee"
+    loss = losses.create("smi", "triton", strategy=strategy, precision=precision)
+    views = [torch.ones(256, 256, dtype=tune.KINDS[kind], requires_grad=True) for _ in "ab"]
+    of_loss = launched(lambda: loss(*views))
+    assert of_loss
+    assert launched(tune.sweep(kind, strategy, 256, 256, "cpu")) == of_loss
 
 
 def test_written_for_its_architecture_alone(start, tmp_path, monkeypatch):
