@@ -134,7 +134,8 @@ def work(
         moved = operand_bytes + warps * LANES * _shared_bytes(each)
         found["shared"] += moved / rate.shared_bytes
         found["stored"] += warps * LANES * _width(each) if each.operation in ("STG", "ST") else 0
-        found["stored"] += 2.0**40 if each.operation in ("UTMASTG", "UBLKCP") else 0
+        # UBLKCP.S.G reads memory
+        found["stored"] += 2.0**40 if each.name.startswith(("UTMASTG", "UBLKCP.G")) else 0
     return Work(found["macs"], found["stored"], tuple(found[pipe] for pipe in PIPES))
 
 
@@ -156,7 +157,7 @@ def _product(
         # comes from registers
         own = 0 if re.match(r"R\d+, R\d+", instruction.operands) else m * k
         return warps // GROUP * m * n * k, warps // GROUP * size * (own + n * k)
-    if instruction.operation in ("UTCHMMA", "UTCQMMA"):
+    if instruction.operation == "UTCHMMA":
         m, n = _descriptor_shape(instruction, before)
         k = 32 // size
         own = 0 if instruction.operands.startswith("tmem") else m * k

@@ -12,7 +12,7 @@ _LINE = re.compile(
 _LABEL = re.compile(r"(\.L_x?_?\w+|[\w.$]+):\s*$")
 _TARGET = re.compile(r"`\((?P<label>[^)]+)\)")
 _LEAVES = ("EXIT", "RET", "KILL")
-_COMPUTED = ("BRX", "JMP", "JMX")
+_COMPUTED = ("BRX", "BRXU", "JMP", "JMX", "JMXU")
 END = -1
 """A block without instructions, after the last of any way."""
 

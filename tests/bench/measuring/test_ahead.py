@@ -6,6 +6,10 @@ import sys
 
 import pytest
 
+from lossbench.bench.cases.case import Case
+from lossbench.bench.counting.recording import CAN_RECORD
+from lossbench.bench.measuring import ahead
+
 CODE = """
 import sys
 from unittest import mock
@@ -38,6 +42,19 @@ with mock.patch("torch.cuda.get_device_capability", return_value=(9, 0)):
         ahead.follow_launches(case, note)
         print(len(found))
 """
+
+
+@pytest.mark.skipif(not CAN_RECORD, reason="kernels are not launched here")
+@pytest.mark.parametrize(
+    ("pass_", "passes"), [("forward", ["forward", "step"]), ("step", ["step"])]
+)
+def test_the_errors_of_a_value_need_kernels_of_a_step(pass_, passes, monkeypatch):
+    """They are those of value and gradient."""
+    followed = []
+    monkeypatch.setattr(ahead, "follow_launches", lambda case, note: followed.append(case.pass_))
+    ways = [Case("smi", way, pass_=pass_, device="cuda") for way in ("triton", "gram")]
+    assert ahead.compile_ahead(ways) == 0
+    assert sorted(followed) == passes
 
 
 @pytest.mark.long

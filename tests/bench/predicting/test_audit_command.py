@@ -8,7 +8,9 @@ import pytest
 from command_line import assert_one_line_error, call_lossbench
 
 from lossbench.bench.predicting import audit, bounds, steps
+from lossbench.bench.predicting.bounds import Task
 from lossbench.bench.predicting.versions import section
+from lossbench.kernels import configs
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="there is no triton for this platform"
@@ -119,6 +121,29 @@ def test_no_bounds_of_this_version(tmp_path, one_step):
     assert "nothing to compare with" in run("--bounds", "--check", path).stderr
     path.write_text("a,b\n1,2\n")
     assert_one_line_error(run("--bounds", "--out", path), "bounds.csv is no table of bounds")
+
+
+def test_a_step_is_what_its_shape_needs(monkeypatch):
+    """Rows are 2 x 64, padded to 2 x 128; their Gram is two tiles of 128 x 256, of 8 parts each."""
+    sizes = {"rows": 128, "columns": 256, "step": 64, "strip": 64, "processors": 132}
+    config = replace(configs.table()["90"]["16-bit"], **sizes)
+    monkeypatch.setattr(configs, "table", lambda: {"90": {"16-bit": config}})
+    case = replace(steps.cases()[0], batch=64, dim=2048)
+    monkeypatch.setattr(steps, "cases", lambda: [case, replace(case, pass_="forward")])
+    step, forward = steps.steps(90)
+    made, finished = step.parts
+    assert [part.launch.name for part in step.parts] == ["split_kernel", "finish_kernel"]
+    assert made.task == Task(tiles=2 * 8, macs=128 * 256 * 2048 // 8, programs=2 * 8)
+    assert finished.task == Task(tiles=2 * 2 * 4, macs=0, programs=2 * 2 * 4)  # of 64 x 64
+    # G, the Gram's gradient, times the rows, and its two sums of each row times the views' means
+    assert step.library_macs == 256 * 256 * 2048 + 256 * 2 * 2048
+    assert forward.library_macs == 0
+    # 16-bit views are read; rows are written and read, and fp32 parts of products
+    moved = 2 * 64 * 2048 * 2 + 2 * (256 * 2048 * 2) + 2 * (8 * 256 * 256 * 4)
+    assert forward.moved_bytes == pytest.approx(moved, rel=0.01)
+    # each of 16 parts reads 256 features of 128 rows and of 256 others, on 132 multiprocessors
+    loaded = 16 * (128 + 256) * 256 * 2
+    assert made.loaded * made.bound.cycles == pytest.approx(loaded / 132)
 
 
 def test_a_step_is_its_launches_one_after_another(one_step):

@@ -48,6 +48,13 @@ def test_a_program_writes_all_that_a_tile_can(store):
     assert issued(way) == (0, 6)
 
 
+@pytest.mark.parametrize(("stores", "cycles"), [(19, 19 + 2), (17, 20 + 3)])
+def test_a_way_that_writes_about_as_much_writes_all(stores, cycles):
+    """19 of 20 stores are above nine tenths, and the cheaper way; 17 are a tile on the diagonal."""
+    full, other = ("STG.E R4\n" * count for count in (20, stores))
+    assert issued(f"@P0 BRA other\n{full}BRA end\nother:\n{other}end:\nEXIT") == (0, cycles)
+
+
 def test_products_outside_of_the_loop_are_not_made_again():
     """A pipeline begins before its loop: 10 products are one and three trips of three."""
     way = f"{HGMMA}\nloop:\n{HGMMA}\n{HGMMA}\n{HGMMA}\n@P0 BRA loop\nEXIT"

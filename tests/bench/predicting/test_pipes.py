@@ -24,6 +24,7 @@ def takes(*instructions, capability=90, kind="16-bit", warps=8, **how):
         ("FFMA2", 100, 8, "fma", 512 / 128),
         ("IMAD.WIDE", 90, 8, "fma", 256 / 128),
         ("FSETP.GT.AND", 90, 8, "alu", 256 / 64),
+        ("FSEL", 90, 8, "alu", 256 / 64),
         ("IADD3.X", 90, 8, "alu", 256 / 64),
         ("IADD3", 120, 8, "alu", 256 / 128),
         ("MUFU.LG2", 90, 4, "mufu", 128 / 16),
@@ -32,6 +33,7 @@ def takes(*instructions, capability=90, kind="16-bit", warps=8, **how):
         ("STS.128", 90, 4, "shared", 4 * 32 * 16 / 128),
         ("STS.U16", 90, 4, "shared", 4 * 32 * 4 / 128),
         ("LDS.128", 90, 4, "shared", 4 * 32 * 4 / 128),
+        ("ATOMS.ADD", 90, 4, "shared", 4 * 32 * 4 / 128),
         ("LDSM.16.M88.4", 80, 4, "shared", 4 * 4 * 8 * 8 * 2 / 128),
         ("STSM.16.MT88.2", 90, 4, "shared", 4 * 2 * 8 * 8 * 2 / 128),
     ],
@@ -41,6 +43,27 @@ def test_a_pipe(name, capability, warps, pipe, cycles):
     assert found.pop("issue") == warps / 4
     assert found.pop(pipe) == cycles
     assert not any(found.values())
+
+
+@pytest.mark.parametrize(
+    ("pipe", "lanes", "names"),
+    [
+        ("fma", 128, "FADD FMUL FFMA IMAD"),
+        ("alu", 64, "FMNMX FSEL FSET FSETP F2FP IMNMX ISETP LOP3 PLOP3 PRMT SEL SGXT SHF VIMNMX"),
+        ("alu", 64, "IABS IADD IADD3 LEA VIADD"),
+        ("mufu", 16, "BREV FLO F2I I2F I2I MUFU POPC"),
+        ("shuffle", 32, "SHFL"),
+    ],
+)
+def test_instructions_that_the_programming_guide_has_in_one_row(pipe, lanes, names):
+    """Lanes that finish in a cycle on compute capability 9.0."""
+    found = {name: takes(name, warps=4)[1][pipe] for name in names.split()}
+    assert found == dict.fromkeys(names.split(), 4 * 32 / lanes)
+
+
+def test_two_lanes_of_each_thread_on_blackwell():
+    for name in ("FADD2", "FFMA2", "FMUL2"):
+        assert takes(name, capability=100, warps=4)[1]["fma"] == 2 * 4 * 32 / 128
 
 
 def test_others_are_only_issued():
@@ -88,6 +111,24 @@ def test_products_of_one_thread():
     assert found["issue"] == 2 / 4
 
 
+def test_an_operand_in_tensor_memory_is_not_read_from_shared_memory():
+    """Of tf32, 8 features are one instruction."""
+    shape = hex((128 // 16) << 24 | (256 // 8) << 17 | 0x10)
+    issued = ("UTCHMMA", "tmem[UR4], gdesc[UR6], tmem[UR8], tmem[UR34], idesc[UR35], UPT")
+    work, found = takes(("UMOV", f"UR35, {shape}"), issued, capability=100, kind="tf32")
+    assert work.macs == 128 * 256 * 8
+    assert found["tensor"] == 128 * 256 * 8 / 2048
+    assert found["shared"] == 4 * 256 * 8 / 128
+
+
+def test_a_shape_is_what_its_register_held_last():
+    """Registers are used again, before the product and after it."""
+    wide, narrow = (hex((128 // 16) << 24 | (n // 8) << 17 | 0x10) for n in (256, 64))
+    issued = ("UTCHMMA", "gdesc[UR4], gdesc[UR6], tmem[UR8], tmem[UR34], idesc[UR35], UPT")
+    moves = [("UMOV", f"UR35, {shape}") for shape in (wide, narrow)]
+    assert takes(*moves, issued, moves[0], capability=100)[0].macs == 128 * 64 * 16
+
+
 def test_a_shape_that_is_not_known_is_refused():
     issued = ("UTCHMMA", "gdesc[UR4], gdesc[UR6], tmem[UR8], tmem[UR34], idesc[UR35], UPT")
     with pytest.raises(ValueError, match="UTCHMMA"):
@@ -97,7 +138,8 @@ def test_a_shape_that_is_not_known_is_refused():
 def test_what_is_left_out_by_a_predicate_is_issued_by_all_warps():
     elected = ("UTMALDG.2D", "[UR8], [UR4]", True)
     assert takes(elected, "FADD")[1]["issue"] == 2 * 8 / 4
-    assert takes(("UTMALDG.2D", "[UR8], [UR4]"), "FADD")[1]["issue"] == 2 * 1 / 4
+    for name in ("UTMALDG.2D", "UTMASTG.2D", "UTMAREDG.2D.ADD", "UBLKCP.S.G"):
+        assert takes((name, "[UR8], [UR4]"), "FADD")[1]["issue"] == 2 * 1 / 4
 
 
 def test_exact_products_are_multiply_adds():
@@ -110,8 +152,18 @@ def test_exact_products_are_multiply_adds():
 def test_stores():
     assert takes(("STG.E.128", "desc[UR4][R2.64], R4"), warps=4)[0].stored == 4 * 32 * 16
     assert takes(("STG.E.U16", "desc[UR4][R2.64], R4"), warps=4)[0].stored == 4 * 32 * 2
-    many, bulk = takes(*["STG.E.128"] * 1000)[0], takes(("UTMASTG.2D", "[UR4], [UR8]"))[0]
-    assert bulk.stored > many.stored
+    assert takes(("ST.E.64", "desc[UR4][R2.64], R4"), warps=4)[0].stored == 4 * 32 * 8
+
+
+@pytest.mark.parametrize("bulk", [("UTMASTG.2D", "[UR4], [UR8]"), ("UBLKCP.G.S", "[UR4], [UR8]")])
+def test_a_bulk_store_is_more_than_any_other(bulk):
+    many = takes(*["STG.E.128"] * 1000)[0].stored
+    assert takes(bulk)[0].stored > many
+
+
+@pytest.mark.parametrize("bulk", ["UTMALDG.2D", "UBLKCP.S.G"])
+def test_a_bulk_load_stores_nothing(bulk):
+    assert takes((bulk, "[UR4], [UR8]"))[0].stored == 0
 
 
 @pytest.mark.parametrize("capability", sorted(configs.table()))

@@ -28,8 +28,9 @@ def test_a_branch_without_goes_one_way():
     assert names(graph) == {0: ["BRA"], 2: ["EXIT"]}
 
 
-def test_some_lanes_may_leave():
-    graph = sass.parse(disassembly("@P0 EXIT\nFADD R0\nEXIT"))
+@pytest.mark.parametrize("leaves", ["EXIT", "KILL", "RET.REL.NODEC R2 0x0"])
+def test_some_lanes_may_leave(leaves):
+    graph = sass.parse(disassembly(f"@P0 {leaves}\nFADD R0\nEXIT"))
     assert set(graph.edges) == {(0, 1), (0, sass.END), (1, sass.END)}
 
 
@@ -53,6 +54,8 @@ def test_predicates_are_seen():
     assert not last.predicated
 
 
-def test_computed_branches_are_refused():
-    with pytest.raises(ValueError, match="BRX"):
-        sass.parse(disassembly("BRX R2 -0x10\nEXIT"))
+@pytest.mark.parametrize("branch", ["BRX", "BRXU", "JMP", "JMX", "JMXU"])
+def test_computed_branches_are_refused(branch):
+    """ptxas makes BRXU of a table of targets, by a uniform register."""
+    with pytest.raises(ValueError, match=f"{branch}: where it goes"):
+        sass.parse(disassembly(f"{branch} R2 -0x10\nEXIT"))

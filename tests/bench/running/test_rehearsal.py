@@ -10,10 +10,11 @@ from lossbench.bench.cases.selection import select_cases
 from lossbench.bench.cases.suites import ALONE, HEADLINE
 from lossbench.bench.counting.recording import CAN_RECORD
 from lossbench.bench.interface import display
+from lossbench.bench.predicting import gpus
 from lossbench.bench.records.failures import OUT_OF_BUDGET
 from lossbench.bench.records.runfile import Writer
 from lossbench.bench.running import rehearsal
-from lossbench.bench.running.rehearsal import Timeline, rehearse
+from lossbench.bench.running.rehearsal import Rehearsal, Timeline, rehearse
 
 CHECKED_S, HEADLINE_S = 90.0, 330.0
 PAIRED = {"paired": True, "errors": True, "energy": False}
@@ -104,6 +105,18 @@ def test_a_budget_is_kept_and_what_it_leaves_out_is_said(budget_s):
     assert len(whole) < len(cases)
     left_out = [r for _, _, r in timeline.known if r["status"] == "timeout"]
     assert left_out or timeline.lines
+
+
+def test_kernels_of_a_stage_take_seconds_to_compile():
+    eager, fused = (Case("smi", way, device="cuda") for way in ("gram", "triton"))
+
+    def prepared_s(*cases):
+        worker = Rehearsal(gpus.gpu(rehearsal.GPU))
+        worker.prepare(cases, timeout_s=float("inf"))
+        return worker.now()
+
+    assert prepared_s(eager, fused, fused) - prepared_s(eager) == rehearsal.KERNELS_S
+    assert rehearsal.KERNELS_S > 5
 
 
 def test_energy_takes_its_time():

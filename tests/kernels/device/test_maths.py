@@ -5,7 +5,12 @@ import pytest
 import torch
 
 from lossbench.kernels.language import jit, tl
-from lossbench.kernels.maths import half_log1p, mutual_information, squared_information_near
+from lossbench.kernels.maths import (
+    half_log1p,
+    is_near,
+    mutual_information,
+    squared_information_near,
+)
 
 EPS = float(np.float32(1e-6))
 BLOCK = 256
@@ -33,6 +38,11 @@ def near_kernel(x, factor, out, slope, weight, eps, block: tl.constexpr):
     h, of_x = squared_information_near(product, product * factor, weight, eps, 0.0)
     tl.store(out + i, h)
     tl.store(slope + i, of_x)
+
+
+@jit
+def is_near_kernel(largest, out, eps):
+    tl.store(out, is_near(tl.load(largest), eps, 0.0).to(tl.int32))
 
 
 def information(rho, eps, device):
@@ -112,3 +122,15 @@ def test_square_of_small_correlations_and_its_slope_in_the_product(weight, eps, 
     digits = np.abs(f) + eps  # f passes through 0 where rho^2 = eps
     assert np.max(np.abs(h.cpu().double().numpy() - f * f) / digits**2) < 2e-6
     assert np.max(np.abs(slope.cpu().double().numpy() - of_f * f) / (of_f * digits)) < 2e-6
+
+
+@pytest.mark.parametrize(
+    ("largest", "eps", "near"),
+    [(0.39, EPS, 1), (0.39, 1 / 16, 1), (0.41, 0.0, 0), (0.0, 0.07, 0), (0.3, 1.0, 0)],
+)
+def test_small_correlations_are_those_of_the_polynomial(largest, eps, near, device):
+    """It holds for -0.16 <= eps - rho^2 <= 1/16 of each rho, from 0 to the largest."""
+    assert near == (eps - largest**2 >= -0.16 and eps <= 1 / 16)
+    out = torch.empty(1, dtype=torch.int32, device=device)
+    is_near_kernel[(1,)](torch.tensor([largest], device=device), out, eps)
+    assert out.item() == near

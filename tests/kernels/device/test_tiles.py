@@ -11,9 +11,12 @@ from tilings import SMALL, small_tiles
 
 from lossbench import losses
 from lossbench.kernels import engine
+from lossbench.kernels.gram import Epilogue, Gram
 from lossbench.kernels.language import jit, tl
+from lossbench.kernels.maths import is_near
 from lossbench.kernels.pair_sum import LOSSES
-from lossbench.kernels.plan import Region
+from lossbench.kernels.plan import Region, layout
+from lossbench.kernels.smi import information_entry
 from lossbench.kernels.tiles import _place
 
 OTHERS = ["barlow_twins", "nt_xent", "spectral_contrastive", "vicreg"]
@@ -118,6 +121,29 @@ def test_small_correlations_take_the_cheaper_way(device):
     large = [view[:, :8].contiguous() for view in small]
     assert smi_value(small, device, wrong) > 2 * smi_value(small, device, near)
     assert smi_value(large, device, wrong) == smi_value(large, device, near)
+
+
+def test_rows_of_16_bits_take_the_cheaper_way_too(device):
+    """They are made as long as the root of their features, where fp16 has the most digits."""
+    near = LOSSES[SMI].near
+    views = [view.bfloat16() for view in random_views(48, 400, noise=3.0)]
+    assert smi_value(views, device, wrong) > 2 * smi_value(views, device, near)
+
+
+def test_large_correlations_of_short_rows_are_not_taken_for_small_ones(device):
+    """Rows of length 1/4: their products are correlations / 16, which are all below 0.4."""
+    batch, dim, eps = 32, 16, 0.01
+    views = torch.stack(random_views(batch, dim))
+    unit = views / torch.linalg.vector_norm(views, dim=2, keepdim=True)
+    a, b = unit
+    rho = torch.stack([a @ a.T, b @ b.T, a @ b.T])[:, ~torch.eye(batch, dtype=torch.bool)]
+    expected = (torch.log(1 - rho**2 + eps) ** 2 / 4).sum().item()
+    z = (unit / 4).flatten(0, 1).float().to(device)
+    with small_tiles():
+        gram = Gram(z, torch.full((2 * batch,), 4.0, device=device), layout((batch, dim)), "fused")
+        epilogue = Epilogue(entry=information_entry, near=wrong, near_holds=is_near, p0=eps)
+        found, _, _ = engine.sum_pairs(gram, epilogue, needs_grad=False)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_one_large_correlation_is_not_taken_for_a_small_one(device):
