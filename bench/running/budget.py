@@ -1,13 +1,14 @@
 """How long cases should take, and what of a budget is left."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from lossbench.bench.cases.case import Case
 
-CALLS = {"cpu": 4, "cuda": 9}
-"""Calls that a slow case makes when it is evaluated: warm-up with memory, samples, fp64 check."""
+CALLS = {"cpu": 2, "cuda": 9}
+"""Calls that a slow case makes when it is evaluated: one that also tells its memory, and the check
+in fp64; on a GPU warm-up and samples too."""
 START_S = {"cpu": 0.0, "cuda": 10.0}
 """What a fresh process takes before its first call; on a CPU it is not noticed beside the rest."""
 COMPILED_S, TUNED_S = 20.0, 90.0
@@ -57,10 +58,18 @@ class Clock:
             case: to be evaluated.
             rounds: in which it will be timed later.
         """
-        call_s = 0.0
-        if self._macs_per_ms:
-            call_s = case.cost.macs(case.pass_) / self._macs_per_ms / 1e3
-        needed_s = self._promised_s + CALLS[case.device] * call_s + compile_s(case)
-        fits = self.left_s > needed_s
-        self._promised_s += fits * rounds * call_s
+        fits = self.left_s > self._promised_s + self._evaluation_s(case)
+        self._promised_s += fits * rounds * self._call_s(case)
         return fits
+
+    def least_s(self, cases: Iterable[Case], rounds: int) -> float:
+        """Seconds that cases need which are evaluated and timed in so many rounds."""
+        return sum(self._evaluation_s(case) + rounds * self._call_s(case) for case in cases)
+
+    def _evaluation_s(self, case: Case) -> float:
+        return CALLS[case.device] * self._call_s(case) + compile_s(case)
+
+    def _call_s(self, case: Case) -> float:
+        if not self._macs_per_ms:
+            return 0.0
+        return case.cost.macs(case.pass_) / self._macs_per_ms / 1e3

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lossbench.bench.cases.case import Case
@@ -23,12 +24,31 @@ TIMES = ("median_ms", "p20_ms", "p80_ms")
 PAIRS = ("pair_group", "pair_processes", "pair_cut", "control_ms", "drift")
 
 
+@dataclass(frozen=True)
+class Room:
+    """What of a budget a group may take.
+
+    Attributes:
+        left_s: seconds that are left.
+        later_s: of them those that later groups need: this one takes them for its fewest rounds
+            only.
+    """
+
+    left_s: Callable[[], float]
+    later_s: float = 0.0
+
+    def seconds(self, least_s: float) -> float:
+        """For a group whose fewest rounds take ``least_s``."""
+        left_s = self.left_s()
+        return min(left_s, max(left_s - self.later_s, least_s))
+
+
 def compare(
     worker: Worker,
     cases: Sequence[Case],
     records: Sequence[Record],
     timeout_s: float,
-    left_s: Callable[[], float],
+    room: Room,
     save: Callable[[], None],
     earlier: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
 ) -> str:
@@ -36,14 +56,15 @@ def compare(
 
     The quickest case is timed twice in each round, as a case and as its own control. After each
     sitting the verdicts are looked at, and the next is of the cases whose verdict is open and can
-    be settled, and of those that they are compared with.
+    be settled, and of those that they are compared with. Where the budget is short the slowest
+    cases keep the times of their evaluation, so that the others are compared.
 
     Args:
         worker: has just evaluated the cases; the first of the processes.
         cases: a group.
         records: its records, which are changed in place.
         timeout_s: for one sitting.
-        left_s: of the budget.
+        room: what of the budget this may take.
         save: called after each sitting: what the records say is true then.
         earlier: records of the same run, which tell of its noise.
 
@@ -53,24 +74,36 @@ def compare(
     right = [i for i, record in enumerate(records) if record["status"] == "ok"]
     if not right:
         return ""
-    held = _Sittings(cases, records, right)
-    device, visits_s = cases[0].device, held.visits_s(right)
-    processes = groups.processes(visits_s, device, left_s())
-    if not processes:
-        return f"little is left of the budget: {_cases(right)} not timed in turn"
-    failure = _sit(worker, held, processes, timeout_s, left_s, save, earlier)
-    if failure:
-        _give_up(cases, records, right, failure)
-        return compare(worker, cases, records, timeout_s, left_s, save, earlier)
-    held.end()
-    save()
-    if processes == groups.processes(visits_s, device):
-        return ""
-    return f"little is left of the budget: {_cases(right)} timed in one process"
+    held = _fitting(cases, records, right, room)
+    without = len(right) - len(held.right) if held else len(right)
+    short = f"{_cases(without)} not timed in turn" if without else ""
+    if held:
+        processes = held.processes(room)
+        failure = _sit(worker, held, processes, timeout_s, room, save, earlier)
+        if failure:
+            _give_up(cases, records, held.right, failure)
+            return compare(worker, cases, records, timeout_s, room, save, earlier)
+        held.end()
+        save()
+        if not short and processes < held.processes(Room(lambda: float("inf"))):
+            short = f"{_cases(len(right))} timed in one process"
+    return f"little is left of the budget: {short}" if short else ""
 
 
-def _cases(right: Sequence[int]) -> str:
-    return "1 case is" if len(right) == 1 else f"{len(right)} cases are"
+def _fitting(
+    cases: Sequence[Case], records: Sequence[Record], right: Sequence[int], room: Room
+) -> "_Sittings | None":
+    """Sittings of as many cases as there is room for, the quickest; None if for none."""
+    quickest = sorted(right, key=lambda i: float(records[i]["call_ms"]))
+    for count in range(len(right), 0, -1):
+        held = _Sittings(cases, records, sorted(quickest[:count]))
+        if held.processes(room):
+            return held
+    return None
+
+
+def _cases(count: int) -> str:
+    return "1 case is" if count == 1 else f"{count} cases are"
 
 
 def _sit(
@@ -78,7 +111,7 @@ def _sit(
     held: "_Sittings",
     processes: int,
     timeout_s: float,
-    left_s: Callable[[], float],
+    room: Room,
     save: Callable[[], None],
     earlier: Callable[[], Iterable[Mapping[str, Any]]],
 ) -> dict[str, Any]:
@@ -88,10 +121,10 @@ def _sit(
     """
     timed = held.right
     looks = processes if processes > 1 else LOOKS
-    seconds = groups.end_s(held.visits_s(timed), held.device, left_s())
+    seconds = groups.end_s(held.visits_s(timed), held.device, held.seconds(room))
     number = 0
     for look in range(looks):
-        visits_s, room_s = held.visits_s(timed), min(seconds, left_s())
+        visits_s, room_s = held.visits_s(timed), min(seconds, room.left_s())
         if not look or processes == 1:  # all processes have as many rounds as the first
             number = groups.rounds(room_s, looks - look, visits_s)
         if look and (not number or number * sum(visits_s) > room_s):
@@ -137,6 +170,14 @@ class _Sittings:
     def visits_s(self, timed: Sequence[int]) -> list[float]:
         """Seconds of a visit of each that a sitting is of."""
         return [self._visit_s[i] for i in self._order(timed)]
+
+    def seconds(self, room: Room) -> float:
+        """What it may take."""
+        return room.seconds(groups.MIN_ROUNDS * sum(self.visits_s(self.right)))
+
+    def processes(self, room: Room) -> int:
+        """In which it is timed, at most; 0 where there is no room for it."""
+        return groups.processes(self.visits_s(self.right), self.device, self.seconds(room))
 
     def asks(self, timed: Sequence[int], number: int) -> tuple[list[Case], list[int]]:
         """What a sitting is of: cases, and rounds of each."""

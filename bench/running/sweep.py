@@ -1,5 +1,6 @@
 """A sweep: a list of cases, most important first, to a run file. Resumable, budgeted."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -185,8 +186,9 @@ def sweep(
     session = _Session(keys.values(), writer, limits, progress, paired, wanted, worker, now)
     try:
         session.begin()
-        for batch in together(list(keys.values()), paired):
-            session.run(batch)
+        batches = together(list(keys.values()), paired)
+        for number, batch in enumerate(batches):
+            session.run(batch, itertools.chain(*batches[number + 1 :]))
         session.end()
     finally:
         worker.stop()
@@ -237,10 +239,14 @@ class _Session:
             counted = f"{disturbed} of {samples} samples stayed disturbed"
             self._progress.tell(f"the machine {seen}; {counted}; measure again when it is quieter")
 
-    def run(self, batch: Sequence[Case]) -> None:
+    def run(self, batch: Sequence[Case], later: Iterable[Case] = ()) -> None:
         """Evaluate cases one by one, then time them in turn. What is known is on the disk at once.
 
         Of a batch that was begun in an earlier session only what is missing is done.
+
+        Args:
+            batch: the cases.
+            later: those of later batches, for which some of the budget is kept.
         """
         paired = in_turn(batch, self._paired)
         found = [self._writer.records.get(case_key(case, self._writer.header)) for case in batch]
@@ -257,7 +263,7 @@ class _Session:
         pairs = zip(batch, found, strict=True)
         records = [self._evaluate(case, old, paired) for case, old in pairs]
         if paired:
-            self._compare(batch, records)
+            self._compare(batch, records, later)
         for case, record in zip(batch, records, strict=True):
             self._progress.finish(case, record)
 
@@ -286,25 +292,29 @@ class _Session:
             self._worker.stop()  # what comes next gets a device that works
         return record
 
-    def _compare(self, batch: Sequence[Case], records: list[dict[str, Any]]) -> None:
+    def _compare(
+        self, batch: Sequence[Case], records: list[dict[str, Any]], later: Iterable[Case]
+    ) -> None:
         if all(record["reason"] == OUT_OF_BUDGET for record in records):
             return
         self._progress.compare(batch)
+        known, header = self._writer.records, self._writer.header
+        missing = (case for case in later if case_key(case, header) not in known)
+        later_s = self._clock.least_s(missing, groups.MIN_ROUNDS)
         short = sittings.compare(
             self._worker,
             batch,
             records,
             self._limits.timeout_s,
-            lambda: self._clock.left_s,
+            sittings.Room(lambda: self._clock.left_s, later_s),
             lambda: self._save(records),
-            self._writer.records.values,
+            known.values,
         )
         self._spin = spin.spin() if self._spin else None
         if short:
             self._progress.tell(f"{short}, from {batch[0].label} on")
-        if not groups.is_complete(records):
-            right = sum(record["status"] == "ok" for record in records)
-            self.measured, self.left = self.measured - right, self.left + right
+        cut = sum(r["status"] == "ok" and r.get("pair_cut", True) for r in records)
+        self.measured, self.left = self.measured - cut, self.left + cut
         for case, record in zip(batch, records, strict=True):
             self._judge(case, record)
             record.update(self._beside(record))

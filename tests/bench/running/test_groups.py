@@ -22,7 +22,7 @@ from lossbench.bench.running.groups import (
     processes,
     rounds,
 )
-from lossbench.bench.running.sittings import LEAST
+from lossbench.bench.running.sittings import LEAST, Room
 from lossbench.bench.running.sweep import Limits, open_run, sweep
 
 BASE = Case("smi", batch=8, dim=16)
@@ -309,6 +309,40 @@ def test_a_group_that_does_not_fit_in_the_budget_is_evaluated_and_that_is_said(
     assert {record["status"] for record in outcome.records} == {"ok"}
     (line,) = [said for event, said in events if event == "tell"]
     assert line.startswith("little is left of the budget: 3 cases are not timed in turn, from ")
+
+
+def test_the_slowest_keeps_the_time_of_its_evaluation_so_that_others_are_compared(
+    tmp_path, fake_worker
+):
+    fake_worker.call_ms = dict.fromkeys(LOSSES, 100.0) | {"nt_xent": 9000.0}
+    limits = Limits(budget_s=10.0)
+    outcome, events = run(tmp_path / "run.jsonl", CASES[:3], limits=limits)
+    assert {case for compared in fake_worker.comparisons for case in compared} == {
+        CASES[0].label,
+        CASES[2].label,
+    }
+    assert [record.get("pair_cut") for record in outcome.records] == [False, None, False]
+    assert {record["status"] for record in outcome.records} == {"ok"}
+    assert (outcome.measured, outcome.left) == (2, 1)
+    (line,) = [said for event, said in events if event == "tell"]
+    assert line.startswith("little is left of the budget: 1 case is not timed in turn, from ")
+
+
+def test_a_group_leaves_later_ones_the_time_that_they_need(tmp_path, fake_worker):
+    """By the speed so far, a case whose Gram is 71 times as wide takes 4 calls of 5 s."""
+    later = Case("smi", batch=570, dim=16)
+    fake_worker.noise = [0.03]
+    fake_worker.call_ms = {"smi": 500.0}
+    rounds = []
+    for name, cases in (("alone", ALIKE), ("before", [*ALIKE, later])):
+        outcome, _ = run(tmp_path / name, cases, limits=Limits(budget_s=22.0))
+        rounds.append(len(outcome.records[0]["samples_ms"]))
+    assert rounds[0] > rounds[1] == MIN_ROUNDS
+
+
+def test_the_first_rounds_of_a_group_go_before_later_ones():
+    room = Room(lambda: 100.0, later_s=90.0)
+    assert [room.seconds(least_s) for least_s in (5.0, 20.0, 200.0)] == [10.0, 20.0, 100.0]
 
 
 def test_cases_that_are_right_or_wrong_are_not_timed_in_turn(tmp_path, fake_worker):
