@@ -15,6 +15,9 @@ SAME = 0.05
 """Two calls whose whole interval is within 5% are the same."""
 SHOWN = 0.95
 """Confidence of the interval that is shown."""
+LEAST = 2
+"""Processes before the first look, of a comparison that may have several: what one has in common is
+not seen within it."""
 LOOKS = 5
 """A comparison is looked at so often at most, and ends when it is settled."""
 CLAIMED = 1 - 0.005 / LOOKS

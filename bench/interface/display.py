@@ -12,6 +12,8 @@ from rich.table import Table
 from lossbench.bench.comparing.baselines import baseline
 from lossbench.bench.comparing.moderation import Noise
 from lossbench.bench.comparing.ratios import by_process, digits, noise_of, ratio
+from lossbench.bench.comparing.trust import comparisons as compared
+from lossbench.bench.comparing.trust import judge
 from lossbench.bench.interface.console import COLUMNS, show_next
 from lossbench.bench.predicting.ceilings import TERMS, Ceilings
 from lossbench.bench.records.failures import OUT_OF_BUDGET
@@ -245,6 +247,26 @@ def rehearsal(known: "Sequence[tuple[float, Case, dict[str, Any]]]") -> None:
     _print(stages)
     _reasons([record for _, _, record in known])
     print(textwrap.fill(REHEARSED, width=COLUMNS))
+
+
+def trust(case: "Case", records: Sequence[Mapping[str, Any]], comparisons: int) -> None:
+    """Print how far paired timing of a case can be trusted.
+
+    Args:
+        case: that was compared with itself.
+        records: of ``lossbench noise``.
+        comparisons: so many of them.
+    """
+    first = records[0]
+    found = judge(compared(records, first["noise_processes"])[:comparisons])
+    beside = ", beside a busy neighbour" if first["noise_neighbour"] else ""
+    said = (
+        f"{case.label}{beside}: a difference from itself claimed {found.false_claims} times of "
+        f"{found.comparisons}, {first['noise_slowdown']:.0%} slower found {found.found} times of "
+        f"{found.comparisons} (at most {first['noise_processes']} processes of "
+        f"{first['noise_rounds']} rounds)"
+    )
+    print(textwrap.fill(said, COLUMNS, break_on_hyphens=False, break_long_words=False))
 
 
 def ceilings(found: Ceilings) -> None:

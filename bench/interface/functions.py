@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,40 @@ def _share(
     records = list({record["key"]: record for record in found if record}.values())
     left = sum(record["reason"] == OUT_OF_BUDGET for record in records)
     return Outcome(records, shared.measured, left, found.count(None), shared.failed)
+
+
+def noise(
+    cases: Sequence[Case],
+    out: Path,
+    restart: bool,
+    comparisons: int,
+    slowdown: float,
+    neighbour: bool,
+    timeout_s: float,
+) -> Iterator[tuple[Case, list[Record]]]:
+    """Compare cases with themselves into a run file, see ``bench.running.noise.sample``.
+
+    Says on the way what is known so far.
+
+    Yields:
+        Each case, and a record of each of its processes.
+    """
+    from lossbench.bench.comparing import trust
+    from lossbench.bench.running.groups import PROCESSES
+    from lossbench.bench.running.noise import processes, sample
+
+    with _open(cases, out, restart) as writer:
+        for case in cases:
+            each, total = PROCESSES[case.device], processes(comparisons, case.device)
+            work = sample(case, comparisons, slowdown, neighbour, timeout_s, writer)
+            records = []
+            for record in tracked(work, f"{case.label}, process by process", total):
+                records.append(record)
+                if len(records) % each == 0 and len(records) < total:
+                    found = trust.judge(trust.comparisons(records, each)[:comparisons])
+                    claims = f"{found.false_claims} false claims, {found.found} slowdowns found"
+                    say(f"{found.comparisons} of {comparisons}: {claims}")
+            yield case, records
 
 
 def check_frontier(frontier: bool, memory: object, more: object) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lossbench.bench.interface.console import FAILED, OK, say
+from lossbench.bench.interface.console import FAILED, OK, say, show_next
 from lossbench.bench.interface.options import takes_cases
 from lossbench.bench.interface.parsing import parse_numbers, parse_seconds
 
@@ -21,32 +21,29 @@ def measure_noise(
     cases: "list[Case]",
     comparisons: Annotated[int, typer.Option(help="How often each case is compared.")] = 30,
     slowdown: Annotated[float, typer.Option(help="Share of its time added to the copy.")] = 0.15,
+    neighbour: Annotated[
+        bool, typer.Option("--neighbour", help="Keep a core busy meanwhile, half of the time.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Run file; continued if it is there.")] = Path(
+        "runs/noise.jsonl"
+    ),
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Set a run of other code or machine aside.")
+    ] = False,
     timeout: Annotated[str, typer.Option(help="Give a process up after this.")] = "10m",
 ) -> int:
     """Compare cases with themselves: how far paired timing can be trusted here."""
-    from lossbench.bench.interface.progress import tracked
-    from lossbench.bench.measuring.sessions import ROUNDS
-    from lossbench.bench.running import noise
-    from lossbench.bench.running.groups import PROCESSES
+    from lossbench.bench.interface import functions
+    from lossbench.bench.interface.display import trust
 
     if comparisons < 1 or slowdown <= 0:
         raise ValueError("noise needs --comparisons of at least 1 and a --slowdown above 0")
-    for case in cases:
-        work = noise.sample(case, comparisons, slowdown, parse_seconds(timeout))
-        samples = []
-        total = noise.processes(comparisons, case.device)
-        for found in tracked(work, f"{case.label}, process by process", total):
-            samples.append(found)
-            if len(samples) % PROCESSES[case.device] == 0:
-                trust = noise.judge(samples, comparisons, case.device)
-                so_far = f"{trust.comparisons} of {comparisons}"
-                say(f"{so_far}: {trust.false_claims} false claims, {trust.found} slowdowns found")
-        trust = noise.judge(samples, comparisons, case.device)
-        print(
-            f"{case.label}: a difference from itself claimed {trust.false_claims} times of "
-            f"{comparisons}, {slowdown:.0%} slower found {trust.found} times of {comparisons} "
-            f"(at most {PROCESSES[case.device]} processes of {ROUNDS} rounds)"
-        )
+    found = functions.noise(
+        cases, out, restart, comparisons, slowdown, neighbour, parse_seconds(timeout)
+    )
+    for case, records in found:
+        trust(case, records, comparisons)
+    show_next("noise", out)
     return OK
 
 

@@ -8,23 +8,29 @@ from lossbench.bench.cases.calls import Call, create_loss, make_call
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.inputs import make_views
 from lossbench.bench.measuring.interleave import interleave
+from lossbench.bench.measuring.timing import summarise
 
 ROUNDS = 4
 SESSIONS = 10
 """Comparisons that share their processes: a fresh one takes longer to start than to measure."""
-CALLS = ("self", "control", "again", "slowed")
-Session = dict[str, list[float]]
-"""Milliseconds of each of ``CALLS``, one entry for each round."""
+SAMPLED = ("samples_ms", "control_ms", "again_ms", "slowed_ms")
+"""Fields of the call, of its control, of itself again, and of the slowed copy."""
 
 
 def sessions(case: Case, slowdown: float) -> dict[str, Any]:
-    """What one process samples for ``SESSIONS`` comparisons."""
+    """What one process samples for ``SESSIONS`` comparisons, ``ROUNDS`` of each, as fields."""
     call = make_call(create_loss(case), make_views(case), case.pass_)
     calls: Sequence[Call] = (call, call, call, _slowed(call, slowdown))
     for warm_up in calls:
         warm_up()
-    sittings = (interleave(calls, [ROUNDS] * len(calls), case.device) for _ in range(SESSIONS))
-    return {"sessions": [dict(zip(CALLS, each.samples, strict=True)) for each in sittings]}
+    sittings = [interleave(calls, [ROUNDS] * len(calls), case.device) for _ in range(SESSIONS)]
+    samples = {
+        field: [ms for sitting in sittings for ms in sitting.samples[place]]
+        for place, field in enumerate(SAMPLED)
+    }
+    disturbed = sum(sitting.disturbed[0] for sitting in sittings)
+    times = summarise(samples["samples_ms"])
+    return {"status": "ok", "reason": "", **times, **samples, "disturbed": disturbed}
 
 
 def _slowed(call: Call, share: float) -> Call:

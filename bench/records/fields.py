@@ -64,7 +64,7 @@ CASE: dict[str, Kind] = {
         dtype="of the embeddings",
         inputs="where the embeddings come from",
     ),
-    **each(PASS, **{"pass": "forward, forward with its graph, a training step, or pretraining"}),
+    **each(PASS, **{"pass": "forward, forward with its graph, a step, pretraining, or noise"}),
     **each(DISTRIBUTION, distribution="how devices share the loss"),
     **each(COUNT, batch="samples per device, N", dim="embedding dimension, D", world="devices, W"),
 }
@@ -188,11 +188,21 @@ RECORD: dict[str, Kind] = {
         SAMPLES,
         samples_ms="every sample, in the order in which they were taken",
         control_ms="samples of the same case once more in the same rounds: what differs is noise",
+        again_ms="of noise: the same once more, as what is compared",
+        slowed_ms="of noise: those of a copy that is slowed down",
     ),
     **each(
         SHARES,
         cpu_shares="CPU time over wall time beside each sample; coarse below 10 ms; not on a GPU",
     ),
+    **each(PASS, noise_pass="of noise: the pass that is compared with itself"),
+    **each(
+        COUNT,
+        noise_rounds="of noise: rounds of a comparison in one process, one after the other",
+        noise_processes="of noise: processes of a comparison",
+    ),
+    **each(FLAG, noise_neighbour="of noise: another program kept a core busy half of the time"),
+    **each(AMOUNT, noise_slowdown="of noise: share of its time that the slowed copy takes more"),
     **each(
         WHOLE,
         disturbed="samples during which other work, or a pause of the machine, took the CPU away",
@@ -200,7 +210,8 @@ RECORD: dict[str, Kind] = {
     ),
 }
 MEASURED = ("median_ms", "p20_ms", "p80_ms", "peak_bytes", "macs")
-"""What a record that is ok cannot lack, unless it is of pretraining: few steps are not timed."""
+"""What a record that is ok cannot lack, unless it is of noise, or of pretraining: few steps are not
+timed."""
 
 
 def problem(

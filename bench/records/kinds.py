@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 STATUSES = ("ok", "oom", "unsupported", "invalid", "error", "timeout")
-PASSES = ("forward", "forward_grad", "step", "pretrain")
-"""What a record is of: a pass of a loss, or steps of pretraining."""
+PRETRAIN, NOISE = "pretrain", "noise"
+PASSES = ("forward", "forward_grad", "step", PRETRAIN, NOISE)
+"""What a record is of: a pass of a loss, steps of pretraining, or a pass beside itself."""
 DISTRIBUTIONS = ("local", "gather", "allreduce", "gram")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")

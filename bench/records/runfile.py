@@ -118,7 +118,7 @@ def _record_problem(record: dict[str, Any], needed: Sequence[str]) -> str | None
         return "a second header; put each run in a file of its own"
     if status is not None and status not in kinds.STATUSES:
         return f"unknown status {status!r:.60}; known: {', '.join(kinds.STATUSES)}"
-    timed = status == "ok" and record.get("pass") != kinds.PASSES[-1]
+    timed = status == "ok" and record.get("pass") not in (kinds.PRETRAIN, kinds.NOISE)
     measured = fields.MEASURED if timed else ()
     return fields.record_problem(record, (*_RECORD_NEEDED, *needed, *measured))
 

@@ -1,30 +1,22 @@
 """How far paired timing can be believed here: a case against itself, and against a slowed copy."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import multiprocessing
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from lossbench.bench.cases.case import Case
-from lossbench.bench.comparing.moderation import Noise, Pairs, learn
-from lossbench.bench.comparing.ratios import ratio
-from lossbench.bench.measuring.sessions import CALLS, SESSIONS, Session
+from lossbench.bench.measuring.sessions import ROUNDS, SESSIONS
+from lossbench.bench.records.environment import content_hash
+from lossbench.bench.records.kinds import NOISE
+from lossbench.bench.records.runfile import Writer
 from lossbench.bench.running.groups import PROCESSES
-from lossbench.bench.running.sittings import LEAST
+from lossbench.bench.running.sweep import describe
 from lossbench.bench.running.worker import Worker
 
-
-@dataclass(frozen=True)
-class Trust:
-    """What paired timing claimed.
-
-    Attributes:
-        comparisons: of a case with itself, and as many with a slowed copy.
-        false_claims: FASTER or SLOWER said of a case and itself.
-        found: SLOWER said of the slowed copy.
-    """
-
-    comparisons: int
-    false_claims: int
-    found: int
+BURST_S = 0.3
+"""For which the neighbour keeps a core busy, and for which it then sleeps."""
 
 
 def processes(comparisons: int, device: str) -> int:
@@ -33,8 +25,13 @@ def processes(comparisons: int, device: str) -> int:
 
 
 def sample(
-    case: Case, comparisons: int, slowdown: float, timeout_s: float
-) -> Iterator[list[Session]]:
+    case: Case,
+    comparisons: int,
+    slowdown: float,
+    neighbour: bool,
+    timeout_s: float,
+    writer: Writer,
+) -> Iterator[dict[str, Any]]:
     """Time a case beside itself and a slowed copy, in one fresh process after the other.
 
     This is ``lossbench run --paired`` with as many processes and rounds as it gives quick cases,
@@ -44,63 +41,61 @@ def sample(
         case: what is compared.
         comparisons: how often.
         slowdown: share of its time that is added to the copy.
+        neighbour: keep a core busy half of the time meanwhile.
         timeout_s: seconds after which a process is given up.
+        writer: a run file; what it holds is not sampled again.
 
     Yields:
-        The sessions of a process.
+        A record of each process.
 
     Raises:
         RuntimeError: the case failed.
     """
     worker = Worker(case.device)
-    for _ in range(processes(comparisons, case.device)):
-        found = worker.sample_noise(case, slowdown, timeout_s)
-        worker.stop()
-        if "sessions" not in found:
-            raise RuntimeError(f"{case.label}: {found['reason']}")
-        yield found["sessions"]
+    for number in range(processes(comparisons, case.device)):
+        about = _describe(case, writer.header, slowdown, neighbour, number)
+        if about["key"] not in writer.records:
+            with busy() if neighbour else nullcontext():
+                found = worker.sample_noise(case, slowdown, timeout_s)
+            worker.stop()
+            if found["status"] != "ok":
+                raise RuntimeError(f"{case.label}: {found['reason']}")
+            writer.append({**about, **found})
+        yield writer.records[about["key"]]
 
 
-def judge(samples: Sequence[Sequence[Session]], comparisons: int, device: str) -> Trust:
-    """What paired timing claims of sampled calls.
-
-    Args:
-        samples: sessions of each process, as ``sample`` yields them; the last may be missing.
-        comparisons: how many of the sessions to look at.
-        device: "cpu" or "cuda".
-    """
-    each = PROCESSES[device]
-    batches = (samples[start : start + each] for start in range(0, len(samples), each))
-    whole = (batch for batch in batches if len(batch) == each)
-    compared = [session for batch in whole for session in zip(*batch, strict=True)][:comparisons]
-    looks = range(min(LEAST, each), each + 1)
-    noises = [_noise(compared, look) for look in looks] if compared else []
-    same = [_verdict(session, "again", looks, noises) for session in compared]
-    slower = [_verdict(session, "slowed", looks, noises) for session in compared]
-    return Trust(
-        comparisons=len(compared),
-        false_claims=sum(verdict in ("FASTER", "SLOWER") for verdict in same),
-        found=slower.count("SLOWER"),
-    )
+def _describe(
+    case: Case, header: dict[str, Any], slowdown: float, neighbour: bool, number: int
+) -> dict[str, Any]:
+    """Fields that say what a process samples."""
+    of_case = describe(case, header)
+    about = {
+        "noise_pass": case.pass_,
+        "noise_slowdown": slowdown,
+        "noise_neighbour": neighbour,
+        "noise_rounds": ROUNDS,
+        "noise_processes": PROCESSES[case.device],
+    }
+    key = content_hash([of_case["key"], about, number])
+    return {**of_case, **about, "pass": NOISE, "key": key}
 
 
-def _noise(compared: Sequence[Sequence[Session]], look: int) -> Noise:
-    """What all comparisons show, as those of a run, after so many processes."""
-    calls = [[[each[name] for each in session[:look]] for name in CALLS] for session in compared]
-    return learn(
-        [Pairs.of(other, itself) for itself, _, *others in calls for other in others],
-        [Pairs.of(control, itself) for itself, control, *_ in calls],
-    )
+@contextmanager
+def busy() -> Iterator[int]:
+    """A neighbour: another process that keeps a core busy half of the time; yields its number."""
+    neighbour = multiprocessing.get_context("spawn").Process(target=_bursts, daemon=True)
+    neighbour.start()
+    try:
+        assert neighbour.pid is not None  # it has begun
+        yield neighbour.pid
+    finally:
+        neighbour.kill()
+        neighbour.join()
 
 
-def _verdict(
-    session: Sequence[Session], name: str, looks: Sequence[int], noises: Sequence[Noise]
-) -> str:
-    """The first that settles a comparison, as more and more of its processes are looked at."""
-    verdict = ""
-    for look, noise in zip(looks, noises, strict=True):
-        call, itself = ([each[of] for each in session[:look]] for of in (name, CALLS[0]))
-        verdict = ratio(call, itself, noise).verdict
-        if verdict != "UNRESOLVED":
-            break
-    return verdict
+def _bursts() -> None:
+    while True:
+        end = time.monotonic() + BURST_S
+        while time.monotonic() < end:
+            pass
+        time.sleep(BURST_S)

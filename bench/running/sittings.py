@@ -8,7 +8,7 @@ from typing import Any
 from lossbench.bench.cases.case import Case
 from lossbench.bench.comparing.baselines import comparisons
 from lossbench.bench.comparing.drift import drifted
-from lossbench.bench.comparing.ratios import LOOKS, could_settle, noise_of, ratio
+from lossbench.bench.comparing.ratios import LEAST, LOOKS, could_settle, noise_of, ratio
 from lossbench.bench.measuring.disturbance import beside
 from lossbench.bench.measuring.timing import VISIT_MS, summarise
 from lossbench.bench.records.environment import content_hash
@@ -16,8 +16,6 @@ from lossbench.bench.running import groups
 from lossbench.bench.running.worker import Worker
 
 Record = dict[str, Any]
-LEAST = 2
-"""Processes, of a group that may have several: what one has in common is not seen within it."""
 TOLD = ("samples_ms", "cpu_shares", "disturbed", "retaken")
 """What a sitting says of each case."""
 TIMES = ("median_ms", "p20_ms", "p80_ms")

@@ -213,7 +213,7 @@ def _prepare(cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
 
 
 def _noise(case: Case, slowdown: float) -> Iterator[dict[str, Any]]:
-    """Samples of a case and a slowed copy."""
+    """Samples of a case, of itself again and of a slowed copy."""
     from lossbench.bench.measuring.sessions import sessions
 
     yield guarded(sessions, case, slowdown)

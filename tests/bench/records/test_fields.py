@@ -46,7 +46,7 @@ def test_fields_are_judged_whatever_they_are(content):
 
 
 def test_words_are_those_of_the_losses_and_cases():
-    assert (*losses.PASSES, PASS) == kinds.PASSES
+    assert (*losses.PASSES, PASS, kinds.NOISE) == kinds.PASSES
     assert losses.DISTRIBUTIONS == kinds.DISTRIBUTIONS
 
 

@@ -8,7 +8,7 @@ import pytest
 from test_sweep import Quiet
 
 from lossbench.bench.cases.case import Case
-from lossbench.bench.comparing.ratios import LOOKS
+from lossbench.bench.comparing.ratios import LEAST, LOOKS
 from lossbench.bench.records.runfile import Writer, read
 from lossbench.bench.running import groups
 from lossbench.bench.running import sweep as sweep_module
@@ -22,7 +22,7 @@ from lossbench.bench.running.groups import (
     processes,
     rounds,
 )
-from lossbench.bench.running.sittings import LEAST, Room
+from lossbench.bench.running.sittings import Room
 from lossbench.bench.running.sweep import Limits, open_run, sweep
 
 BASE = Case("smi", batch=8, dim=16)

@@ -1,31 +1,21 @@
-"""How far paired timing can be believed: what is made of the samples, and what is sampled."""
+"""How far paired timing can be believed: what is sampled, beside what, and what is kept."""
 
 import time
+from pathlib import Path
 
-import numpy as np
 import pytest
-from command_line import assert_one_line_error, call_lossbench
+from command_line import CEILINGS, assert_one_line_error, call_lossbench
 
 from lossbench.bench.cases.case import Case
+from lossbench.bench.comparing import trust
 from lossbench.bench.measuring import sessions
-from lossbench.bench.measuring.sessions import CALLS, SESSIONS
+from lossbench.bench.measuring.sessions import SAMPLED, SESSIONS
+from lossbench.bench.records.runfile import read
 from lossbench.bench.running import noise as noise_module
 from lossbench.bench.running.groups import PROCESSES
+from lossbench.bench.running.sweep import open_run
 
-
-def sampled(comparisons, noise=0.02, **factors):
-    """Samples of calls that take a millisecond, but by their factors, give or take noise."""
-    generator = np.random.default_rng(0)
-
-    def session():
-        times = np.exp(generator.normal(0, noise, (len(CALLS), 4)))
-        return {
-            name: (factors.get(name, 1.0) * each).tolist()
-            for name, each in zip(CALLS, times, strict=True)
-        }
-
-    processes = range(noise_module.processes(comparisons, "cpu"))
-    return [[session() for _ in range(SESSIONS)] for _ in processes]
+CASE = Case("smi", batch=4, dim=8)
 
 
 @pytest.mark.parametrize(
@@ -35,37 +25,18 @@ def test_comparisons_share_processes_by_the_session(comparisons, processes):
     assert noise_module.processes(comparisons, "cpu") == processes * PROCESSES["cpu"]
 
 
-def test_what_is_the_same_is_not_claimed_and_what_is_slower_is_found():
-    comparisons = SESSIONS + 3
-    trust = noise_module.judge(sampled(comparisons, slowed=1.15), comparisons, "cpu")
-    assert (trust.comparisons, trust.false_claims, trust.found) == (comparisons, 0, comparisons)
-
-
-@pytest.mark.parametrize("again", [0.8, 1.2])
-def test_a_difference_from_itself_is_a_false_claim(again):
-    assert noise_module.judge(sampled(7, again=again), 7, "cpu").false_claims == 7
-
-
-def test_a_slowdown_is_not_found_where_a_call_differs_as_much_from_itself():
-    assert noise_module.judge(sampled(7, control=1.3, slowed=1.15), 7, "cpu").found == 0
-    assert noise_module.judge(sampled(7, noise=0.5, slowed=1.15), 7, "cpu").found == 0
-
-
-def test_what_is_known_so_far_is_of_whole_comparisons():
-    samples = sampled(SESSIONS + 1, slowed=1.15)
-    cut = noise_module.judge(samples[: PROCESSES["cpu"] + 1], SESSIONS + 1, "cpu")
-    assert cut.comparisons == SESSIONS
-    assert noise_module.judge(samples[:1], SESSIONS + 1, "cpu").comparisons == 0
-
-
 def test_a_process_samples_every_call_of_every_session(monkeypatch):
     monkeypatch.setattr(sessions, "SESSIONS", 2)
     monkeypatch.setattr(sessions, "ROUNDS", 4)
-    found = sessions.sessions(Case("smi", batch=4, dim=8), slowdown=0.15)["sessions"]
-    assert len(found) == 2
-    for session in found:
-        assert tuple(session) == CALLS
-        assert all(len(samples) == 4 and min(samples) > 0 for samples in session.values())
+    found = sessions.sessions(CASE, slowdown=0.15)
+    assert found["status"] == "ok"
+    for name in SAMPLED:
+        assert len(found[name]) == 2 * 4
+        assert min(found[name]) > 0
+
+
+def test_what_is_sampled_is_what_is_judged():
+    assert tuple(trust.CALLS.values()) == SAMPLED
 
 
 def test_a_slowed_copy_takes_its_share_longer():
@@ -82,10 +53,78 @@ def test_a_slowed_copy_takes_its_share_longer():
     assert time.perf_counter() - start >= 1.5 * spent[0]
 
 
-def test_a_case_that_fails_is_named_with_its_reason():
+@pytest.fixture
+def sampled(tmp_path, monkeypatch):
+    """``sample`` with a worker that does nothing, in a run file; and what was asked for."""
+    asked = []
+
+    class FakeWorker:
+        def __init__(self, device):
+            pass
+
+        def sample_noise(self, case, slowdown, timeout_s):
+            asked.append((case.label, slowdown))
+            times = {name: [1.0] * SESSIONS * sessions.ROUNDS for name in SAMPLED}
+            return {"status": "ok", "reason": "", "disturbed": 0, **times}
+
+        def stop(self):
+            pass
+
+    monkeypatch.setattr(noise_module, "Worker", FakeWorker)
+
+    def sample(comparisons=1, slowdown=0.15, neighbour=False):
+        path = tmp_path / "noise.jsonl"
+        writer, _ = open_run(path, "cpu", calibration=CEILINGS.describe, is_alone=False)
+        with writer:
+            how = (comparisons, slowdown, neighbour, 60.0, writer)
+            records = list(noise_module.sample(CASE, *how))
+        assert {record["key"] for record in records} <= {r["key"] for r in read(path).records}
+        return records, asked
+
+    return sample
+
+
+def test_every_process_is_a_record_that_is_kept_and_sampled_once(sampled):
+    first, asked = sampled()
+    assert len(first) == len(asked) == PROCESSES["cpu"]
+    again, asked = sampled(comparisons=SESSIONS + 1)
+    assert again[: len(first)] == first
+    assert len(again) == len(asked) == 2 * PROCESSES["cpu"]
+    assert len(trust.comparisons(again, PROCESSES["cpu"])) == 2 * SESSIONS
+
+
+def test_what_is_sampled_otherwise_is_kept_apart(sampled):
+    sampled()
+    assert len(sampled(slowdown=0.3)[1]) == 2 * PROCESSES["cpu"]
+    records, asked = sampled(neighbour=True)
+    assert len(asked) == 3 * PROCESSES["cpu"]
+    assert all(record["noise_neighbour"] for record in records)
+
+
+def test_a_neighbour_keeps_a_core_busy_half_of_the_time_and_is_gone_afterwards():
+    def cpu_s(pid):
+        user, system = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+        return (int(user) + int(system)) / 100
+
+    with noise_module.busy() as pid:
+        time.sleep(1.0)  # it starts
+        before, start = cpu_s(pid), time.monotonic()
+        time.sleep(4 * noise_module.BURST_S)
+        share = (cpu_s(pid) - before) / (time.monotonic() - start)
+    assert 0.2 < share < 0.8
+    with pytest.raises(FileNotFoundError):
+        cpu_s(pid)
+
+
+def test_a_case_that_fails_is_named_with_its_reason(tmp_path):
     case = Case("barlow_twins", "own", batch=4, dim=8, contender="third_party:raises")
-    with pytest.raises(RuntimeError, match=r"barlow_twins-own-4x8.*there is no loss"):
-        next(noise_module.sample(case, 1, 0.15, timeout_s=60))
+    path = tmp_path / "noise.jsonl"
+    writer, _ = open_run(path, "cpu", calibration=CEILINGS.describe, is_alone=False)
+    with (
+        writer,
+        pytest.raises(RuntimeError, match=r"barlow_twins-own-4x8.*there is no loss"),
+    ):
+        next(noise_module.sample(case, 1, 0.15, False, 60, writer))
 
 
 @pytest.mark.parametrize("bad", [("--comparisons", "0"), ("--slowdown", "0")])
