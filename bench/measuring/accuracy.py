@@ -27,7 +27,11 @@ no implementation keeps its digits."""
 CANCELLATION = 1e-2
 """Share of the tolerance granted on the size of the terms, whose sum may be small."""
 AFFORDABLE_MACS = 2**38
-"""A step with more work than this is not run in fp64 on a CPU: its gradient goes unchecked."""
+"""On a CPU, of a step of a reference with more work than this the gradient goes unchecked."""
+QUICK_MACS = 2**34
+"""On a CPU, one with more than this takes seconds in fp64: the truth is computed with less work."""
+EXACT = ("reference", "gram", "chunked")
+"""Implementations that are plain code: in fp64 they differ in the last digits alone."""
 TRUTH_S, PRODUCT_SIDE = 3.0, 2048
 """On a GPU, one with more than it multiplies in fp64 in this time, going by a product of this side:
 by its tensor cores an H100 does the (65536, 1024) of SMI in one second."""
@@ -148,8 +152,10 @@ def _same_truth(case: Case) -> Case:
 
 
 def _affordable(case: Case) -> bool:
-    allowed = AFFORDABLE_MACS if case.device == "cpu" else _gpu_macs()
-    return replace(_same_truth(case), implementation=_judge(case)).cost.macs("step") <= allowed
+    if case.device == "cpu":
+        return _same_truth(case).cost.macs("step") <= AFFORDABLE_MACS
+    judge = replace(_same_truth(case), implementation=_judge(case))
+    return judge.cost.macs("step") <= _gpu_macs()
 
 
 @cache
@@ -165,17 +171,28 @@ def _gpu_macs() -> float:
 
 
 def _judge(case: Case) -> str:
-    """The implementation that computes the truth: the reference, or tiles where that cannot fit."""
-    tiled = "chunked" in losses.spec(case.loss).cost_models
-    return "reference" if not tiled or case.contender or _fits(case) else "chunked"
+    """The implementation that computes the truth: the reference, if that is quick and fits.
+
+    Else, on a GPU that cannot hold it, tiles; on a CPU the one with the least work.
+    """
+    models = losses.spec(case.loss).cost_models
+    known = [name for name in EXACT if name in models]
+    if case.contender or len(known) == 1:
+        return "reference"
+    if case.device == "cuda":
+        return "reference" if "chunked" not in known or _fits(case) else "chunked"
+    if _same_truth(case).cost.macs("step") <= QUICK_MACS:
+        return "reference"
+    return min(known, key=lambda name: models[name](_wide(case)).macs("forward"))
+
+
+def _wide(case: Case) -> losses.Problem:
+    return losses.Problem(case.loss_batch, case.dim, element_bytes=8, device=case.device)
 
 
 def _fits(case: Case) -> bool:
-    """Whether a GPU holds the reference in fp64; on a CPU the limit of work comes first."""
-    if case.device == "cpu":
-        return True
-    problem = losses.Problem(case.loss_batch, case.dim, element_bytes=8, device=case.device)
-    needed = 8 * losses.spec(case.loss).cost("reference", problem).peak_elements
+    """Whether a GPU holds the reference in fp64."""
+    needed = 8 * losses.spec(case.loss).cost("reference", _wide(case)).peak_elements
     return needed <= free_bytes(torch.device(case.device))
 
 
@@ -201,7 +218,8 @@ def _find_truth(case: Case) -> Truth:
         gradient = torch.cat(torch.autograd.grad(sum(terms[1:], terms[0]), wide)) if steps else None
     parts = [term.item() for term in terms]
     value, size = sum(parts), sum(abs(part) for part in parts)
-    if name != "reference" or not _affordable(case):
+    runs = name == "reference" or case.device == "cpu"
+    if not (runs and _affordable(case)):
         return Truth(value, size, name, gradient, None, None)
     own_value, *own_gradients = make_call(reference, views, "step")()
     gradient_error = None

@@ -34,7 +34,6 @@ class Clock:
         self._now = now
         self._end = now() + budget_s
         self._macs_per_ms = 0.0
-        self._promised_s = 0.0
 
     @property
     def left_s(self) -> float:
@@ -47,20 +46,9 @@ class Clock:
             rate = case.cost.macs(case.pass_) / record["median_ms"]
             self._macs_per_ms = max(self._macs_per_ms, rate)
 
-    def begin(self) -> None:
-        """Nothing is promised to cases of a group that is over."""
-        self._promised_s = 0.0
-
-    def allows(self, case: Case, rounds: int) -> bool:
-        """Whether the case, and the rounds of those before it in its group, fit in the budget.
-
-        Args:
-            case: to be evaluated.
-            rounds: in which it will be timed later.
-        """
-        fits = self.left_s > self._promised_s + self._evaluation_s(case)
-        self._promised_s += fits * rounds * self._call_s(case)
-        return fits
+    def allows(self, case: Case) -> bool:
+        """Whether evaluating the case fits in the budget; times in turn take what is left."""
+        return self.left_s > self._evaluation_s(case)
 
     def least_s(self, cases: Iterable[Case], rounds: int) -> float:
         """Seconds that cases need which are evaluated and timed in so many rounds."""

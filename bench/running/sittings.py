@@ -28,17 +28,17 @@ class Room:
 
     Attributes:
         left_s: seconds that are left.
-        later_s: of them those that later groups need: this one takes them for its fewest rounds
-            only.
+        later_s: of them those that later groups need: this one takes them for its fewest rounds,
+            and a few of quick cases.
     """
 
     left_s: Callable[[], float]
     later_s: float = 0.0
 
-    def seconds(self, least_s: float) -> float:
-        """For a group whose fewest rounds take ``least_s``."""
+    def seconds(self, least_s: float, further_s: float) -> float:
+        """For a group whose fewest rounds take ``least_s``, and a few more of quick cases."""
         left_s = self.left_s()
-        return min(left_s, max(left_s - self.later_s, least_s))
+        return min(left_s, max(left_s - self.later_s, least_s + further_s))
 
 
 def compare(
@@ -55,7 +55,7 @@ def compare(
     The quickest case is timed twice in each round, as a case and as its own control. After each
     sitting the verdicts are looked at, and the next is of the cases whose verdict is open and can
     be settled, and of those that they are compared with. Where the budget is short the slowest
-    cases keep the times of their evaluation, so that the others are compared.
+    cases are visited once, or not at all: they keep the times of their evaluation.
 
     Args:
         worker: has just evaluated the cases; the first of the processes.
@@ -75,6 +75,8 @@ def compare(
     held = _fitting(cases, records, right, room)
     without = len(right) - len(held.right) if held else len(right)
     short = f"{_cases(without)} not timed in turn" if without else ""
+    if held and held.once and not short:
+        short = f"{_cases(len(held.once))} timed in one round"
     if held:
         processes = held.processes(room)
         failure = _sit(worker, held, processes, timeout_s, room, save, earlier)
@@ -91,12 +93,18 @@ def compare(
 def _fitting(
     cases: Sequence[Case], records: Sequence[Record], right: Sequence[int], room: Room
 ) -> "_Sittings | None":
-    """Sittings of as many cases as there is room for, the quickest; None if for none."""
+    """Sittings of as many cases as there is room for, the quickest; None if for none.
+
+    Before one is left out, up to half of them, the slowest, are visited once: their noise is then
+    taken to be that of the run.
+    """
     quickest = sorted(right, key=lambda i: float(records[i]["call_ms"]))
     for count in range(len(right), 0, -1):
-        held = _Sittings(cases, records, sorted(quickest[:count]))
-        if held.processes(room):
-            return held
+        for number in range(count // 2 + 1):
+            once = quickest[count - number : count]
+            held = _Sittings(cases, records, sorted(quickest[:count]), once)
+            if held.processes(room):
+                return held
     return None
 
 
@@ -150,12 +158,17 @@ class _Sittings:
         cases: a group.
         records: its records, which are changed in place.
         right: indices of those that are timed.
+        once: of them those that are visited once.
     """
 
     def __init__(
-        self, cases: Sequence[Case], records: Sequence[Record], right: Sequence[int]
+        self,
+        cases: Sequence[Case],
+        records: Sequence[Record],
+        right: Sequence[int],
+        once: Sequence[int],
     ) -> None:
-        self.device, self.right = cases[0].device, right
+        self.device, self.right, self.once = cases[0].device, right, once
         self._cases, self._records = cases, records
         self._visit_s = {i: max(records[i]["call_ms"], VISIT_MS) / 1e3 for i in right}
         self._twice = min(right, key=self._visit_s.__getitem__)
@@ -171,16 +184,23 @@ class _Sittings:
 
     def seconds(self, room: Room) -> float:
         """What it may take."""
-        return room.seconds(groups.MIN_ROUNDS * sum(self.visits_s(self.right)))
+        least_s = groups.MIN_ROUNDS * sum(self.visits_s(self.right)) - self._saved_s
+        return room.seconds(least_s, groups.FURTHER_S[self.device])
 
     def processes(self, room: Room) -> int:
         """In which it is timed, at most; 0 where there is no room for it."""
-        return groups.processes(self.visits_s(self.right), self.device, self.seconds(room))
+        seconds = self.seconds(room) + self._saved_s
+        return groups.processes(self.visits_s(self.right), self.device, seconds)
+
+    @property
+    def _saved_s(self) -> float:
+        """Seconds that the fewest rounds take less, as some are visited once."""
+        return (groups.MIN_ROUNDS - 1) * sum(self._visit_s[i] for i in self.once)
 
     def asks(self, timed: Sequence[int], number: int) -> tuple[list[Case], list[int]]:
         """What a sitting is of: cases, and rounds of each."""
-        cases = [self._cases[i] for i in self._order(timed)]
-        return cases, [number] * len(cases)
+        order = self._order(timed)
+        return [self._cases[i] for i in order], [1 if i in self.once else number for i in order]
 
     def scales(self) -> list[float] | None:
         """Those of all cases in the first sitting, in which the outputs are checked again.
@@ -234,7 +254,7 @@ class _Sittings:
         own = [self._records[i] for i in self.right]
         keys = {record["key"] for record in own}
         noise = noise_of([*own, *(each for each in earlier if each["key"] not in keys)])
-        right = [i for i in timed if self._records[i]["status"] == "ok"]
+        right = [i for i in timed if self._records[i]["status"] == "ok" and i not in self.once]
         found: set[int] = set()
         for place, base_place in comparisons([self._records[i] for i in right]):
             i, base = right[place], right[base_place]

@@ -259,7 +259,6 @@ class _Session:
             told = self._worker.prepare(of_stage, self._limits.timeout_s)
             if "status" in told:
                 self._progress.tell(f"kernels are not compiled ahead: {told['reason']}")
-        self._clock.begin()
         pairs = zip(batch, found, strict=True)
         records = [self._evaluate(case, old, paired) for case, old in pairs]
         if paired:
@@ -269,7 +268,7 @@ class _Session:
 
     def _evaluate(self, case: Case, old: dict[str, Any] | None, paired: bool) -> dict[str, Any]:
         self._progress.start(case)
-        fits = self._clock.allows(case, groups.MIN_ROUNDS if paired else 0)
+        fits = self._clock.allows(case)
         self.measured, self.left = self.measured + fits, self.left + (not fits)
         if fits and _is_done(old, **self._wanted):
             return dict(old or {})

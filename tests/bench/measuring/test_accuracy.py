@@ -1,5 +1,7 @@
 """Accuracy: a wrong value or gradient is found, a right one gets its error."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -180,15 +182,31 @@ def test_where_the_reference_does_not_fit_tiles_tell_the_same_truth(monkeypatch,
     output = right_output(case)
     by_reference = judge(case, output)
     accuracy._truths.clear()
-    monkeypatch.setattr(accuracy, "_fits", lambda case: False)
-    found = judge(case, output)
     tiled = "chunked" in losses.spec(loss).implementations
+    monkeypatch.setattr(accuracy, "_judge", lambda _: "chunked" if tiled else "reference")
+    found = judge(case, output)
     assert found["judged_by"] == ("chunked" if tiled else "reference")
     assert by_reference["judged_by"] == "reference"
     for name in ("value_fp64", "gradient_error"):
         assert found[name] == pytest.approx(by_reference[name], rel=1e-9)
     wrong = judge(case, (output[0], *(1.1 * gradient for gradient in output[1:])))
     assert wrong["status"] == "invalid"
+
+
+@pytest.mark.parametrize("loss", losses.names())
+def test_where_the_reference_takes_seconds_the_least_work_tells_the_same_truth(monkeypatch, loss):
+    case = make_case(loss, batch=8, dim=64)
+    output = right_output(case)
+    by_reference = judge(case, output)
+    accuracy._truths.clear()
+    monkeypatch.setattr(accuracy, "QUICK_MACS", 0)
+    found = judge(case, output)
+    known = {"reference", "gram", "chunked"} & {*losses.spec(loss).implementations}
+    macs = {name: replace(case, implementation=name).cost.macs("forward") for name in known}
+    assert macs[found["judged_by"]] == min(macs.values())
+    for name in ("value_fp64", "gradient_error", "gradient_error_to_reference"):
+        assert found[name] == pytest.approx(by_reference[name], rel=1e-6)
+    assert judge(case, (1.1 * output[0], *output[1:]))["status"] == "invalid"
 
 
 def test_a_gpu_checks_what_it_multiplies_in_seconds(monkeypatch):
