@@ -88,8 +88,13 @@ def coverage(compared: Sequence[Sequence[Session]], rounds: int) -> float:
     Args:
         compared: sampled comparisons, from which runs of ``OF_A_RUN`` are drawn.
         rounds: of each that is drawn, one of ``SITTINGS``.
+
+    Returns:
+        The share; nan where a comparison has not so many processes or rounds.
     """
     processes, each = SITTINGS[rounds]
+    if not compared or processes > len(compared[0]) or each > len(compared[0][0]["self"]):
+        return float("nan")
     generator = np.random.default_rng(0)
     held = []
     for _ in range(DRAWS // OF_A_RUN):

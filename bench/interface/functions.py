@@ -185,13 +185,13 @@ def noise(
     slowdown: float,
     neighbour: bool,
     timeout_s: float,
-) -> Iterator[tuple[Case, list[Record]]]:
+) -> Iterator[tuple[Case, list[Record], str]]:
     """Compare cases with themselves into a run file, see ``bench.running.noise.sample``.
 
     Says on the way what is known so far.
 
     Yields:
-        Each case, and a record of each of its processes.
+        Each case, a record of each of its processes, and why it failed, if it did.
     """
     from lossbench.bench.comparing import trust
     from lossbench.bench.running.groups import PROCESSES
@@ -201,14 +201,18 @@ def noise(
         for case in cases:
             each, total = PROCESSES[case.device], processes(comparisons, case.device)
             work = sample(case, comparisons, slowdown, neighbour, timeout_s, writer)
-            records = []
-            for record in tracked(work, f"{case.label}, process by process", total):
-                records.append(record)
-                if len(records) % each == 0 and len(records) < total:
-                    found = trust.judge(trust.comparisons(records, each)[:comparisons])
-                    claims = f"{found.false_claims} false claims, {found.found} slowdowns found"
-                    say(f"{found.comparisons} of {comparisons}: {claims}")
-            yield case, records
+            records: list[Record] = []
+            failure = ""
+            try:
+                for record in tracked(work, f"{case.label}, process by process", total):
+                    records.append(record)
+                    if len(records) % each == 0 and len(records) < total:
+                        found = trust.judge(trust.comparisons(records, each)[:comparisons])
+                        claims = f"{found.false_claims} false claims, {found.found} slowdowns found"
+                        say(f"{found.comparisons} of {comparisons}: {claims}")
+            except RuntimeError as error:  # the case failed: the others go on
+                failure = str(error)
+            yield case, records, failure
 
 
 def check_frontier(frontier: bool, memory: object, more: object) -> None:

@@ -36,15 +36,22 @@ def measure_noise(
     from lossbench.bench.interface import functions
     from lossbench.bench.interface.display import trust
 
-    if comparisons < 1 or slowdown <= 0:
-        raise ValueError("noise needs --comparisons of at least 1 and a --slowdown above 0")
+    if comparisons < 1 or not 0 < slowdown <= 10:
+        raise ValueError("noise needs --comparisons from 1 on and a --slowdown above 0, up to 10")
+    if any(case.is_share for case in cases):
+        raise ValueError("noise compares on one device: leave --distribution out")
     found = functions.noise(
         cases, out, restart, comparisons, slowdown, neighbour, parse_seconds(timeout)
     )
-    for case, records in found:
-        trust(case, records, comparisons)
+    status = OK
+    for case, records, failure in found:
+        if failure:
+            say(failure)
+            status = FAILED
+        else:
+            trust(case, records, comparisons)
     show_next("noise", out)
-    return OK
+    return status
 
 
 def audit_kernels(

@@ -14,10 +14,13 @@ from lossbench.bench.measuring.timing import VISIT_MS, make_timer, no_garbage_co
 Timer = Callable[[Call], tuple[float, Any]]
 VISIT_CALLS = 20
 """A sample is the median of the calls of one visit, at most so many."""
-AGAIN = 2
+AGAIN = 8
 """A visit that was disturbed is taken again, at most so often ..."""
-AGAIN_SHARE = 0.25
-"""... and as long as that takes up to this share of the time of all visits."""
+AGAIN_SHARE, AGAIN_SHARE_LONG = 1.0, 0.25
+"""... and as long as that takes up to this share of the time of all visits, of long ones less:
+quick ones find a moment between the bursts of other work, long ones do not."""
+LONG_S = 1.0
+"""What a long visit takes."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def interleave(calls: Sequence[Call], rounds: Sequence[int], device: str) -> Sit
 
     Args:
         calls: what is compared, warmed up.
-        rounds: how often each is visited, from the first round on; even.
+        rounds: how often each is visited, from the first round on; even, or 1.
         device: "cpu" or "cuda".
 
     Raises:
@@ -91,7 +94,8 @@ class _Turns:
     def take(self, index: int, is_last: bool) -> None:
         """Visit a call, and keep what it returned if this is its last visit."""
         tries = [self._visit(index, is_last)]
-        self._left_s += AGAIN_SHARE * tries[0].stretch.wall_s
+        took_s = tries[0].stretch.wall_s
+        self._left_s += took_s * (AGAIN_SHARE_LONG if took_s > LONG_S else AGAIN_SHARE)
         while len(tries) <= AGAIN and self._is_worth_it(index, tries):
             tries.append(self._visit(index, is_last))
             self._left_s -= tries[-1].stretch.wall_s

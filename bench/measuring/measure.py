@@ -144,7 +144,7 @@ def compare(
 
     Args:
         cases: what to time.
-        rounds: how often each is visited; even.
+        rounds: how often each is visited; even, or 1.
         scales: factors by which outputs differ from ours; their last outputs are then checked.
 
     Returns:

@@ -25,7 +25,10 @@ CODE = (
     *(f"bench/comparing/{name}.py" for name in ("ratios", "robust")),
     *(f"bench/predicting/{name}.py" for name in ("calibrate", "ceilings", "expected", "predict")),
     *("bench/predicting/recalibrate.py", "bench/records/calibrations.py"),
-    *(f"bench/running/{name}.py" for name in ("groups", "sittings", "worker")),
+    *(
+        f"bench/running/{name}.py"
+        for name in ("groups", "neighbour", "noise", "sittings", "worker")
+    ),
 )
 """Source that decides what a record says."""
 
@@ -115,6 +118,18 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def cpu_kind() -> str:
+    """Family, model and stepping: names such as that of a virtual machine's CPU may hide them."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found: dict[str, str] = {}
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            name, _, value = line.partition(":")
+            found.setdefault(name.strip(), value.strip())
+    known = (found.get(name, "") for name in ("cpu family", "model", "stepping"))
+    return "-".join(filter(None, known))
 
 
 def _memory_bytes() -> int:

@@ -33,7 +33,8 @@ def benchmark_and_describe(benchmark: Any, case: Case) -> dict[str, Any]:
     record = {**case.describe(), **counts, "peak_bytes": peak_bytes(call, case.device)}
     record.update(check(case, tuple(tensor.detach() for tensor in call())))
     facts = environment.describe(case.device, torch.get_num_threads())
-    record["machine"] = facts["gpu"] or f"{facts['cpu']}, {facts['threads']} threads"
+    cpu = " ".join(filter(None, (facts["cpu"], environment.cpu_kind())))
+    record["machine"] = facts["gpu"] or f"{cpu}, {facts['threads']} threads"
     test = Beside()
     benchmark(_synchronised(call, case.device))
     if case.device == "cpu" and benchmark.stats:  # not where timing is switched off

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from lossbench.bench.cases.case import Case
+from lossbench.bench.measuring.timing import VISIT_MS
 
-CALLS = {"cpu": 2, "cuda": 9}
-"""Calls that a slow case makes when it is evaluated: one that also tells its memory, and the check
-in fp64; on a GPU warm-up and samples too."""
+CALLS = {"cpu": 4, "cuda": 9}
+"""Calls that a slow case makes when it is evaluated: warm-up with memory, samples, fp64 check."""
+CALLS_IN_TURN = {"cpu": 2, "cuda": 9}
+"""The same where samples are taken later, in turn with other cases."""
 START_S = {"cpu": 0.0, "cuda": 10.0}
 """What a fresh process takes before its first call; on a CPU it is not noticed beside the rest."""
 COMPILED_S, TUNED_S = 20.0, 90.0
@@ -27,11 +29,14 @@ class Clock:
 
     Args:
         budget_s: seconds from now on.
+        paired: cases are timed in turn, after they were evaluated.
         now: what time it is, in seconds.
     """
 
-    def __init__(self, budget_s: float, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
+    def __init__(
+        self, budget_s: float, paired: bool, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._now, self._calls = now, CALLS_IN_TURN if paired else CALLS
         self._end = now() + budget_s
         self._macs_per_ms = 0.0
 
@@ -52,10 +57,13 @@ class Clock:
 
     def least_s(self, cases: Iterable[Case], rounds: int) -> float:
         """Seconds that cases need which are evaluated and timed in so many rounds."""
-        return sum(self._evaluation_s(case) + rounds * self._call_s(case) for case in cases)
+        return sum(
+            self._evaluation_s(case) + rounds * max(VISIT_MS / 1e3, self._call_s(case))
+            for case in cases
+        )
 
     def _evaluation_s(self, case: Case) -> float:
-        return CALLS[case.device] * self._call_s(case) + compile_s(case)
+        return self._calls[case.device] * self._call_s(case) + compile_s(case)
 
     def _call_s(self, case: Case) -> float:
         if not self._macs_per_ms:

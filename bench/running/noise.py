@@ -1,9 +1,7 @@
 """How far paired timing can be believed here: a case against itself, and against a slowed copy."""
 
-import multiprocessing
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from lossbench.bench.cases.case import Case
@@ -12,11 +10,9 @@ from lossbench.bench.records.environment import content_hash
 from lossbench.bench.records.kinds import NOISE
 from lossbench.bench.records.runfile import Writer
 from lossbench.bench.running.groups import PROCESSES
+from lossbench.bench.running.neighbour import busy
 from lossbench.bench.running.sweep import describe
 from lossbench.bench.running.worker import Worker
-
-BURST_S = 0.3
-"""For which the neighbour keeps a core busy, and for which it then sleeps."""
 
 
 def processes(comparisons: int, device: str) -> int:
@@ -78,24 +74,3 @@ def _describe(
     }
     key = content_hash([of_case["key"], about, number])
     return {**of_case, **about, "pass": NOISE, "key": key}
-
-
-@contextmanager
-def busy() -> Iterator[int]:
-    """A neighbour: another process that keeps a core busy half of the time; yields its number."""
-    neighbour = multiprocessing.get_context("spawn").Process(target=_bursts, daemon=True)
-    neighbour.start()
-    try:
-        assert neighbour.pid is not None  # it has begun
-        yield neighbour.pid
-    finally:
-        neighbour.kill()
-        neighbour.join()
-
-
-def _bursts() -> None:
-    while True:
-        end = time.monotonic() + BURST_S
-        while time.monotonic() < end:
-            pass
-        time.sleep(BURST_S)

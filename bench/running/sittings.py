@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from operator import mul
 from typing import Any
 
 from lossbench.bench.cases.case import Case
@@ -78,6 +80,8 @@ def compare(
     if held and held.once and not short:
         short = f"{_cases(len(held.once))} timed in one round"
     if held:
+        for i, name in product(right, PAIRS):  # what an earlier session found is of other rounds
+            records[i].pop(name, None)
         processes = held.processes(room)
         failure = _sit(worker, held, processes, timeout_s, room, save, earlier)
         if failure:
@@ -138,10 +142,11 @@ def _sit(
         if look and processes > 1:
             worker.stop()
         number = max(number, groups.MIN_ROUNDS)
-        found = worker.compare(*held.asks(timed, number), timeout_s, held.scales())
+        asked, rounds = held.asks(timed, number)
+        found = worker.compare(asked, rounds, timeout_s, held.scales())
         if "status" in found:
             return found
-        seconds -= number * sum(visits_s)
+        seconds = max(0.0, seconds - sum(map(mul, rounds, visits_s)))
         held.add(timed, found, processes)
         if look + 1 >= min(LEAST, processes):
             timed = held.open(timed, earlier(), seconds)
@@ -171,7 +176,7 @@ class _Sittings:
         self.device, self.right, self.once = cases[0].device, right, once
         self._cases, self._records = cases, records
         self._visit_s = {i: max(records[i]["call_ms"], VISIT_MS) / 1e3 for i in right}
-        self._twice = min(right, key=self._visit_s.__getitem__)
+        self._twice = min(right, key=lambda i: (self._visit_s[i], float(records[i]["call_ms"])))
         self._samples: dict[int, list[list[float]]] = {i: [] for i in right}
         self._control: list[list[float]] = []
         self._told: dict[int, list[Mapping[str, Any]]] = {i: [] for i in right}
@@ -254,10 +259,12 @@ class _Sittings:
         own = [self._records[i] for i in self.right]
         keys = {record["key"] for record in own}
         noise = noise_of([*own, *(each for each in earlier if each["key"] not in keys)])
-        right = [i for i in timed if self._records[i]["status"] == "ok" and i not in self.once]
+        right = [i for i in timed if self._records[i]["status"] == "ok"]
         found: set[int] = set()
         for place, base_place in comparisons([self._records[i] for i in right]):
             i, base = right[place], right[base_place]
+            if i in self.once or base in self.once:
+                continue
             pair = (self._samples[i], self._samples[base], noise)
             done = len(_flat(self._samples[i]))
             further = seconds / (self._visit_s[i] + self._visit_s[base])

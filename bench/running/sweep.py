@@ -215,7 +215,7 @@ class _Session:
         for case in cases:
             if case.device == "cuda":
                 self._unprepared.setdefault(_prepared_with(case), []).append(case)
-        self._worker, self._clock = worker, Clock(limits.budget_s, now)
+        self._worker, self._clock = worker, Clock(limits.budget_s, paired, now)
         known = writer.records.values()
         self._ceilings = RunCeilings(writer.header, known, self._calibrate_again)
         self._spin = spin.of(writer.header.get("spin"))
@@ -268,10 +268,11 @@ class _Session:
 
     def _evaluate(self, case: Case, old: dict[str, Any] | None, paired: bool) -> dict[str, Any]:
         self._progress.start(case)
+        if _is_done(old, **self._wanted):
+            self.measured += 1
+            return dict(old or {})
         fits = self._clock.allows(case)
         self.measured, self.left = self.measured + fits, self.left + (not fits)
-        if fits and _is_done(old, **self._wanted):
-            return dict(old or {})
         how = {
             **self._wanted,
             "measure": fits,
@@ -298,7 +299,8 @@ class _Session:
             return
         self._progress.compare(batch)
         known, header = self._writer.records, self._writer.header
-        missing = (case for case in later if case_key(case, header) not in known)
+        records_ = ((case, known.get(case_key(case, header))) for case in later)
+        missing = (case for case, found in records_ if not _is_done(found, **self._wanted))
         later_s = self._clock.least_s(missing, groups.MIN_ROUNDS)
         short = sittings.compare(
             self._worker,

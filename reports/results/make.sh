@@ -23,8 +23,7 @@ implementations() {
 }
 
 scaling() {
-    lossbench run --suite scaling --pass step,forward --paired --restart --out "$out/scaling.jsonl" &&
-        lossreport figure crossover "$out/scaling.jsonl" --out "$out/crossover.svg"
+    lossbench run --suite scaling --pass step,forward --paired --restart --out "$out/scaling.jsonl"
 }
 
 third_parties() {
@@ -36,15 +35,13 @@ third_parties() {
 
 predictions() {
     lossbench run --suite scaling --loss barlow_twins,nt_xent,smi,vicreg --pass step \
-        --implementation reference,gram,chunked,compiled --restart --out "$out/predictions.jsonl" &&
-        lossreport figure scaling "$out/predictions.jsonl" --out "$out/scaling.svg" # and roofline, memory
+        --implementation reference,gram,chunked,compiled --restart --out "$out/predictions.jsonl"
 }
 
 pretrain() {
     lossbench pretrain --implementation reference,auto --paired --steps 60 --restart --out "$out/pretrain.jsonl" &&
         lossbench pretrain --loss barlow_twins,smi,vicreg --implementation reference,gram --paired \
-            --batch 64 --set projector=512,2048 --steps 40 --out "$out/pretrain.jsonl" &&
-        lossreport figure step "$out/pretrain.jsonl" --out "$out/step.svg"
+            --batch 64 --set projector=512,2048 --steps 40 --out "$out/pretrain.jsonl"
 }
 
 processes() ( # that share the cores, with one thread each
@@ -81,27 +78,42 @@ noise() {
         lossbench noise $of --slowdown 0.3 --neighbour --out "$out/noise.jsonl"
 }
 
-keep() {
-    folder=reports/results/${name:?"keep needs the name of a folder"}
-    mkdir -p "$folder" && cp "$out"/*.jsonl "$out"/*.svg "$folder" &&
-        lossreport page README.md docs/*.md docs/results/*.md
+figures() {
+    lossreport figure crossover "$out/scaling.jsonl" --out "$out/crossover.svg" &&
+        lossreport figure scaling "$out/predictions.jsonl" --out "$out/scaling.svg" &&
+        lossreport figure step "$out/pretrain.jsonl" --out "$out/step.svg"
 }
 
-case "$1" in keep) name=$2 && set -- keep ;; esac
-if [ "${1:-}" != keep ] && ! git diff --quiet HEAD -- bench kernels losses; then
-    echo "make.sh: error: the code was edited: commit it first, so that runs name what made them" >&2
+keep() {
+    folder=reports/results/$1
+    mkdir -p "$folder"
+    for file in "$out"/*.jsonl "$out"/*.svg; do
+        case "$file" in *.[0-9]*.jsonl) continue ;; esac # set aside
+        [ ! -e "$file" ] || cp "$file" "$folder" || return
+    done
+    lossreport page README.md docs/*.md docs/results/*.md
+}
+
+refuse() {
+    echo "make.sh: error: $1" >&2
     exit 2
+}
+
+if [ "${1:-}" = keep ]; then
+    [ -n "${2:-}" ] || refuse "keep needs the name of a folder"
+    keep "$2"
+    exit
 fi
-steps="efficiency fair implementations scaling third_parties predictions pretrain processes probe frontier noise"
+steps="efficiency fair implementations scaling third_parties predictions pretrain processes probe frontier noise figures"
+for step in "$@"; do
+    case " $steps " in
+        *" $step "*) ;;
+        *) refuse "no step $step: $steps, keep NAME" ;;
+    esac
+done
+[ -z "$(git status --porcelain)" ] || refuse "files were edited: commit them first, so that runs name the code that made them"
 failed=0
 for step in ${*:-$steps}; do
-    case " $steps keep " in
-        *" $step "*) ;;
-        *)
-            echo "make.sh: error: no step $step: $steps, keep NAME" >&2
-            exit 2
-            ;;
-    esac
     echo "== $step"
     "$step" || { echo "== $step failed (exit status $?): see above"; failed=1; }
 done

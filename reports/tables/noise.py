@@ -10,7 +10,8 @@ from lossbench.reports.naming import implementation, loss_title
 from lossbench.reports.section import Column, Section
 
 ALIKE = [
-    *("machine", "loss", "variant", "implementation", "batch", "dim", "dtype", "noise_pass"),
+    *("machine", "loss", "variant", "implementation", "options", "products", "contender"),
+    *("batch", "dim", "dtype", "inputs", "noise_pass"),
     *("noise_slowdown", "noise_neighbour"),
 ]
 
@@ -59,10 +60,7 @@ def _row(own: pd.DataFrame) -> dict[str, object]:
     first = own.iloc[0]
     compared = comparisons(own.to_dict("records"), int(first["noise_processes"]))
     found = judge(compared)
-    held = {
-        f"held_{rounds}": coverage(compared, rounds) if compared else float("nan")
-        for rounds in SITTINGS
-    }
+    held = {f"held_{rounds}": coverage(compared, rounds) for rounds in SITTINGS}
     return {
         "loss": loss_title(first),
         "implementation": implementation(first),

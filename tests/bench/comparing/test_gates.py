@@ -25,7 +25,7 @@ GOOD = {
     "machine": "this one",
     "status": "ok",
     "reason": "",
-    "time_ratio": {"value": 1.5, "low": 1.4, "high": 1.6},
+    "time_ratio": {"value": 1.5, "least": 1.4, "most": 1.6},
 }
 
 
@@ -56,11 +56,11 @@ def test_peak_fails_beyond_one_per_cent(baseline, peak, fails):
 
 
 def test_time_fails_only_if_the_whole_interval_is_above(baseline):
-    noisy = GOOD | {"time_ratio": {"value": 2.5, "low": 1.8, "high": 4.0}}
+    noisy = GOOD | {"time_ratio": {"value": 2.5, "least": 1.7, "most": 4.0}}
     assert baseline.check("case", noisy) == []
-    slower = GOOD | {"time_ratio": {"value": 3.0, "low": 2.9, "high": 3.1}}
+    slower = GOOD | {"time_ratio": {"value": 1.95, "least": 1.9, "most": 2.0}}
     (problem,) = baseline.check("case", slower)
-    assert problem == "takes 3.00 times its yardstick's time (95%: 2.90 to 3.10), baseline 1.50"
+    assert problem == "takes 1.95 times its yardstick's time (99.9%: 1.90 to 2.00), baseline 1.50"
     assert baseline.unchecked == []
     assert baseline.check("case", slower | {"machine": "another"}) == []
     assert baseline.unchecked == ["case: no time ratio of another in the baseline"]

@@ -58,6 +58,12 @@ def test_a_slowdown_is_not_found_where_a_call_differs_as_much_from_itself():
     assert judged(noise=0.5, slowed=1.15).found == 0
 
 
+def test_of_fewer_processes_nothing_is_drawn_that_needs_more():
+    two = comparisons(sampled(), 2)
+    assert np.isnan(coverage(two, 20))
+    assert np.isnan(coverage([], 2))
+
+
 @pytest.mark.parametrize("rounds", SITTINGS)
 def test_intervals_hold_what_is_true_and_seldom_what_is_not(rounds, monkeypatch):
     monkeypatch.setattr(trust, "DRAWS", 400)

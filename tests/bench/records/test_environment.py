@@ -25,6 +25,21 @@ def test_environment_is_the_same_twice():
     assert environment.content_hash(first) != environment.content_hash(first | {"threads": 1})
 
 
+def test_the_kind_of_a_cpu_is_its_family_model_and_stepping(tmp_path, monkeypatch):
+    cpuinfo = tmp_path / "cpuinfo"
+    lines = (
+        "processor : 0",
+        "cpu family\t: 25",
+        "model\t\t: 17",
+        "model name\t: AMD",
+        "stepping : 1",
+    )
+    monkeypatch.setattr(environment, "Path", lambda _: cpuinfo)
+    assert environment.cpu_kind() == ""
+    cpuinfo.write_text("\n".join(lines))
+    assert environment.cpu_kind() == "25-17-1"
+
+
 def test_code_hash_follows_the_source(tmp_path, monkeypatch):
     for package in ("losses", "bench"):
         (tmp_path / package).mkdir()

@@ -347,6 +347,29 @@ def test_the_slowest_is_visited_once_where_the_others_have_two_rounds(tmp_path, 
     assert line.startswith("little is left of the budget: 1 case is timed in one round, from ")
 
 
+def test_one_that_is_visited_once_does_not_end_the_rounds_of_others(tmp_path, fake_worker):
+    """Both quick ones take about 7 ms: their verdict is open after two rounds."""
+    quick = [replace(BASE, loss="nt_xent"), replace(BASE, loss="nt_xent", implementation="gram")]
+    slow = replace(BASE, loss="vicreg")
+    fake_worker.noise = [0.04]
+    fake_worker.call_ms = {"nt_xent": 100.0, "vicreg": 7000.0}
+    outcome, _ = run(tmp_path / "run.jsonl", [*quick, slow], limits=Limits(budget_s=10.0))
+    counts = [len(record["samples_ms"]) for record in outcome.records]
+    assert counts[2] == 1
+    assert counts[0] == counts[1] > MIN_ROUNDS
+    assert not any(record["pair_cut"] for record in outcome.records)
+
+
+def test_a_resumed_run_keeps_what_is_known_where_the_budget_is_short(tmp_path, fake_worker):
+    path = tmp_path / "run.jsonl"
+    run(path, CASES[:2])
+    outcome, _ = run(path, CASES[:3], limits=Limits(budget_s=-1.0))
+    assert [record["status"] for record in outcome.records] == ["ok", "ok", "timeout"]
+    assert len({record["pair_group"] for record in outcome.records[:2]}) == 1  # as before
+    whole, _ = run(path, CASES[:3])
+    assert sum("control_ms" in record for record in whole.records) == 1
+
+
 def test_a_group_leaves_later_ones_the_time_that_they_need(tmp_path, fake_worker):
     """By the speed so far, a case whose Gram is 71 times as wide takes 4 calls of 5 s."""
     later = Case("smi", batch=570, dim=16)
