@@ -209,6 +209,23 @@ def test_where_the_reference_takes_seconds_the_least_work_tells_the_same_truth(m
     assert judge(case, (1.1 * output[0], *output[1:]))["status"] == "invalid"
 
 
+def test_a_judge_that_the_reference_does_not_agree_with_is_none(monkeypatch):
+    """Or an error that an implementation makes in every dtype would be its own truth."""
+    monkeypatch.setattr(accuracy, "QUICK_MACS", 0)
+    spec, case = losses.spec("smi"), make_case(batch=8, dim=64)
+    name = accuracy._judge(case)
+    assert name != "reference"
+    right = spec.implementations[name]
+
+    def wrong(*arguments, **options):
+        return {term: 1.5 * x for term, x in right(*arguments, **options).items()}
+
+    monkeypatch.setitem(spec.implementations, name, wrong)
+    output = make_call(losses.create("smi", name), make_views(case), "step")()
+    found = judge(case, output)
+    assert (found["status"], found["judged_by"]) == ("invalid", "reference")
+
+
 def test_a_gpu_checks_what_it_multiplies_in_seconds(monkeypatch):
     """One of 30 TFLOP/s in fp64 the gradient at (2048, 8192), and not one of a hundredth."""
     case = make_case(batch=2048, dim=8192, device="cuda")
