@@ -212,7 +212,7 @@ def test_where_the_reference_takes_seconds_the_least_work_tells_the_same_truth(m
 def test_a_judge_that_the_reference_does_not_agree_with_is_none(monkeypatch):
     """Or an error that an implementation makes in every dtype would be its own truth."""
     monkeypatch.setattr(accuracy, "QUICK_MACS", 0)
-    spec, case = losses.spec("smi"), make_case(batch=8, dim=64)
+    spec, case = losses.spec("vicreg"), make_case("vicreg", batch=8, dim=64)
     name = accuracy._judge(case)
     assert name != "reference"
     right = spec.implementations[name]
@@ -221,7 +221,7 @@ def test_a_judge_that_the_reference_does_not_agree_with_is_none(monkeypatch):
         return {term: 1.5 * x for term, x in right(*arguments, **options).items()}
 
     monkeypatch.setitem(spec.implementations, name, wrong)
-    output = make_call(losses.create("smi", name), make_views(case), "step")()
+    output = make_call(losses.create("vicreg", name), make_views(case), "step")()
     found = judge(case, output)
     assert (found["status"], found["judged_by"]) == ("invalid", "reference")
 
