@@ -112,24 +112,21 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
 def cpu_kind() -> str:
     """Family, model and stepping: names such as that of a virtual machine's CPU may hide them."""
-    cpuinfo = Path("/proc/cpuinfo")
-    found: dict[str, str] = {}
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            name, _, value = line.partition(":")
-            found.setdefault(name.strip(), value.strip())
-    known = (found.get(name, "") for name in ("cpu family", "model", "stepping"))
+    known = (_cpuinfo().get(name) for name in ("cpu family", "model", "stepping"))
     return "-".join(filter(None, known))
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first core; nothing elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    pairs = (line.partition(":")[::2] for line in reversed(lines))
+    return {name.strip(): value.strip() for name, value in pairs}
 
 
 def _memory_bytes() -> int:

@@ -9,6 +9,8 @@ from typing import Any
 
 BURST_S = 0.3
 """For which it keeps a core busy, and for which it then sleeps."""
+START_S = 60.0
+"""In which its process must begin."""
 
 
 @contextmanager
@@ -19,8 +21,8 @@ def busy() -> Iterator[int]:
     neighbour = context.Process(target=_bursts, args=(begun,), daemon=True)
     neighbour.start()
     try:
-        begun.wait()
-        assert neighbour.pid is not None
+        if not begun.wait(START_S) or neighbour.pid is None:
+            raise RuntimeError(f"the neighbour did not begin within {START_S:g} s")
         yield neighbour.pid
     finally:
         neighbour.kill()

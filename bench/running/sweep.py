@@ -299,8 +299,11 @@ class _Session:
             return
         self._progress.compare(batch)
         known, header = self._writer.records, self._writer.header
-        records_ = ((case, known.get(case_key(case, header))) for case in later)
-        missing = (case for case, found in records_ if not _is_done(found, **self._wanted))
+        missing = [
+            case
+            for case in later
+            if not _is_done(known.get(case_key(case, header)), **self._wanted)
+        ]
         later_s = self._clock.least_s(missing, groups.MIN_ROUNDS)
         short = sittings.compare(
             self._worker,
