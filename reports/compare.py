@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lossbench.bench.comparing.gates import PEAK_TOLERANCE
+from lossbench.bench.records.kinds import NOISE
 from lossbench.reports import busy, unpaired
 from lossbench.reports.naming import letter
 from lossbench.reports.records import open_run, to_frame
@@ -69,7 +70,7 @@ def open_sides(runs: Sequence[Path | pd.DataFrame]) -> list[Side]:
     Raises:
         RunFileError: a file that is missing or damaged.
         ValueError: a file without records.
-        NoCommonCaseError: one with no case of the first.
+        NoCommonCaseError: one with no case of the first, or of ``lossbench noise`` alone.
     """
     sides = [_open(run, letter(number)) for number, run in enumerate(runs)]
     base = sides[0]
@@ -82,12 +83,16 @@ def open_sides(runs: Sequence[Path | pd.DataFrame]) -> list[Side]:
 
 def _open(run: Path | pd.DataFrame, name: str) -> Side:
     records = run if isinstance(run, pd.DataFrame) else to_frame([open_run(run)])
+    path = run if isinstance(run, Path) else Path(records.attrs.get("path", "records"))
+    of_cases = records["pass"] != NOISE  # those are of one case, again and again
+    if not of_cases.any():
+        raise NoCommonCaseError(f"{path} is of lossbench noise: see lossreport table noise")
+    records = records[of_cases]
     rows = records.reindex(columns=[*CASE, *VALUES])
     texts = [rows[field].astype(str) for field in CASE]
     rows.index = pd.Index(reduce(lambda left, right: left + _END + right, texts))
     repeated = rows.index.duplicated(keep="last")
     facts = records.attrs.get("environment", {})
-    path = run if isinstance(run, Path) else Path(records.attrs.get("path", "records"))
     return Side(name, path, facts, rows[~repeated], int(repeated.sum()))
 
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 from made_up import case, lossreport, measured
 
-from lossbench.reports.compare import CASE, mean_ratio, open_sides, pair
+from lossbench.reports.compare import CASE, NoCommonCaseError, mean_ratio, open_sides, pair
 from lossbench.reports.naming import letter
 from lossbench.reports.records import load
 from lossbench.reports.section import FORMS
 
 RESULTS = Path(__file__).parents[2] / "reports" / "results"
-RUNS = sorted(RESULTS.glob("*/*.jsonl"))
 AT_HOME = RESULTS / "amd-epyc-2-cores"
+OF_NOISE = AT_HOME / "noise.jsonl"
+RUNS = sorted({*RESULTS.glob("*/*.jsonl")} - {OF_NOISE})
 OVERLAPPING = [
     AT_HOME / f"{name}.jsonl" for name in ("implementations", "scaling", "third_parties")
 ]
@@ -62,6 +63,11 @@ def test_a_run_is_the_same_as_itself(run):
     assert set(measured["verdict"]) == {"SAME"}
     assert (measured[["ratio", "low", "high"]] == 1).all(axis=None)
     assert not found[["slower", "bigger", "wrong"]].any(axis=None)
+
+
+def test_a_run_of_noise_has_no_cases_to_compare():
+    with pytest.raises(NoCommonCaseError, match=r"noise\.jsonl is of lossbench noise"):
+        open_sides([OF_NOISE, OF_NOISE])
 
 
 @pytest.mark.parametrize("new", OVERLAPPING[1:], ids=lambda run: run.stem)
