@@ -1,7 +1,8 @@
 """A case to its measurement: peak memory, time, and whether the output is right."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,14 @@ from lossbench.bench.measuring.energy import millijoules
 from lossbench.bench.measuring.floor import floor_ms
 from lossbench.bench.measuring.interleave import interleave
 from lossbench.bench.measuring.memory import peak_and_result
-from lossbench.bench.measuring.timing import CudaTimer, make_timer, sample_ms, summarise
+from lossbench.bench.measuring.timing import (
+    CudaTimer,
+    few_enough,
+    make_timer,
+    sample_ms,
+    summarise,
+    visited,
+)
 from lossbench.bench.records.failures import is_out_of_memory
 
 SLOW_MS = 2000.0
@@ -53,7 +61,8 @@ def measure(
 
     Args:
         case: what to measure.
-        sample: False takes a few samples only: the time will be measured in pairs.
+        sample: take the samples of a first visit, of ``visits``. Otherwise a few: the time will be
+            measured in turn with others.
         errors: add the error of value and gradient on random, aligned and collapsed inputs.
         energy: add the energy of a call, which takes seconds, where it is counted.
         surrounded: add whether it works within what surrounds a loss in training.
@@ -106,9 +115,44 @@ def _times(case: Case, call: Call, sample: bool) -> tuple[dict[str, Any], tuple[
     once_ms = once.wall_s * 1e3
     fields: dict[str, Any] = {"peak_bytes": peak, "call_ms": once_ms}
     if case.device == "cpu" and once_ms > SLOW_MS and not sample:
-        return {**fields, **summarise([once_ms]), **_beside([once_ms], [once])}, result
+        return {**fields, **summarise([once_ms]), **_beside([once_ms], [once], once_ms)}, result
     del result  # freed before the first sample, which then has as much room as the others
     timer = make_timer(case.device)
+    told, result = _sample(call, timer, visited if sample else few_enough)
+    samples = told.pop("samples_ms")
+    fields.update({**summarise(samples), **told, "call_ms": samples[0]})
+    if sample:
+        fields["visits"] = 1
+    if isinstance(timer, CudaTimer):
+        fields["launched_ahead"] = timer.ahead
+        fields["call_ms"] = _milliseconds(call, case.device)
+    return fields, result
+
+
+def sample_again(case: Case, count: int, best_ms: float) -> dict[str, Any]:
+    """Sample a case that was measured at an earlier moment.
+
+    Args:
+        case: what to time.
+        count: samples.
+        best_ms: the least of the earlier ones.
+
+    Returns:
+        ``samples_ms``; on the CPU ``cpu_shares`` beside each and how many were ``disturbed``.
+    """
+    call = case_call(case, create_loss(case), make_views(case))
+    if case.label not in _warm:
+        call()
+    return _sample(call, make_timer(case.device), lambda samples: len(samples) >= count, best_ms)[0]
+
+
+def _sample(
+    call: Call,
+    timer: Callable[[Call], tuple[float, Any]],
+    is_enough: Callable[[Sequence[float]], bool],
+    best_ms: float = math.inf,
+) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
+    """Samples of a call with what is known of each, and what it last returned."""
     stretches: list[Stretch] = []
 
     def watched(call: Call) -> tuple[float, Any]:
@@ -117,19 +161,14 @@ def _times(case: Case, call: Call, sample: bool) -> tuple[dict[str, Any], tuple[
         stretches.append(watch.stop())
         return timed
 
-    samples, result = sample_ms(call, watched, few=not sample)
-    fields["call_ms"] = samples[0]
-    if isinstance(timer, CudaTimer):
-        fields["launched_ahead"] = timer.ahead
-        fields["call_ms"] = _milliseconds(call, case.device)
-    else:
-        fields.update(_beside(samples, stretches))
-    return {**fields, **summarise(samples)}, result
+    samples, result = sample_ms(call, watched, is_enough)
+    best_ms = min(best_ms, *samples)
+    told = {} if isinstance(timer, CudaTimer) else _beside(samples, stretches, best_ms)
+    return {"samples_ms": samples, **told}, result
 
 
-def _beside(samples: Sequence[float], stretches: Sequence[Stretch]) -> dict[str, Any]:
+def _beside(samples: Sequence[float], stretches: Sequence[Stretch], best: float) -> dict[str, Any]:
     """CPU time over wall time beside each sample, and how many of them were disturbed."""
-    best = min(samples)
     pairs = zip(samples, stretches, strict=True)
     return {
         "cpu_shares": [round(stretch.cpu_share, 3) for stretch in stretches],

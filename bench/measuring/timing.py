@@ -19,6 +19,12 @@ TARGET_S = 2.0
 """Sampling stops here once there are ``MIN_SAMPLES`` ..."""
 LIMIT_S = 7.0
 """... and here in any case once there are two."""
+VISITS = 3
+"""Moments at which a case that is timed alone is sampled, a third of its samples at each. What
+slows a machine down for a second or two hits one of them.
+
+Of 168 times of cases of 5 to 25 ms, sampled at one moment each on two shared cores, six were 1.5 to
+1.9 times the usual one, by all of their 50 samples."""
 SHORTEST_WAIT_MS, LONGEST_WAIT_MS = 0.5, 20.0
 """For which a GPU waits before a call's clock starts: a fused step is launched in about 1 ms."""
 CYCLES_PER_MS = 2e6
@@ -32,9 +38,11 @@ FEW = 5
 
 
 def sample_ms(
-    call: Call, timer: Callable[[Call], tuple[float, Any]], few: bool = False
+    call: Call,
+    timer: Callable[[Call], tuple[float, Any]],
+    is_enough: Callable[[Sequence[float]], bool],
 ) -> tuple[list[float], Any]:
-    """Time calls one by one until there are enough samples or the time is spent.
+    """Time calls one by one until there are enough samples.
 
     The call must have run before: the first one pays for warming up. On CUDA the L2 cache is
     flushed between samples, as a training step would.
@@ -42,12 +50,11 @@ def sample_ms(
     Args:
         call: what is timed.
         timer: of ``make_timer``.
-        few: end after ``FEW`` samples, or after one that takes as long as a visit.
+        is_enough: whether samples are, in ms.
 
     Returns:
         Milliseconds of each call, in the order in which they ran; what the last call returned.
     """
-    is_enough = _few_enough if few else enough
     samples: list[float] = []
     result = None
     with no_garbage_collection():
@@ -100,7 +107,25 @@ def enough(samples: Sequence[float]) -> bool:
     return len(samples) >= MIN_SAMPLES and spent >= TARGET_S
 
 
-def _few_enough(samples: Sequence[float]) -> bool:
+def visited(samples: Sequence[float]) -> bool:
+    """Whether there are enough samples, in ms, of the first of ``VISITS`` moments."""
+    is_long = bool(samples) and sum(samples) / 1e3 >= TARGET_S / VISITS
+    return is_long or len(samples) >= MAX_SAMPLES // VISITS
+
+
+def visits_again(samples: Sequence[float], visits: int) -> bool:
+    """Whether a case should be sampled at another moment.
+
+    Args:
+        samples: in ms, all up to now.
+        visits: moments at which they were taken.
+    """
+    is_slow = len(samples) >= 2 and sum(samples) / 1e3 >= LIMIT_S
+    return visits < VISITS and not is_slow
+
+
+def few_enough(samples: Sequence[float]) -> bool:
+    """Whether there are ``FEW`` samples, in ms, or as many as take as long as a visit in turn."""
     return len(samples) >= FEW or sum(samples) >= VISIT_MS
 
 

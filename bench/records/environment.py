@@ -27,7 +27,7 @@ CODE = (
     *("bench/predicting/recalibrate.py", "bench/records/calibrations.py"),
     *(
         f"bench/running/{name}.py"
-        for name in ("groups", "neighbour", "noise", "sittings", "worker")
+        for name in ("groups", "neighbour", "noise", "revisits", "sittings", "worker")
     ),
 )
 """Source that decides what a record says."""

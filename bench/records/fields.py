@@ -86,6 +86,7 @@ RECORD: dict[str, Kind] = {
         evaluations="independent evaluations that all devices make together",
         pair_processes="fresh processes that cases were timed in turn in",
         processes="processes that measured it together",
+        visits="moments at which a case that was timed alone was sampled, as often at each",
     ),
     **each(
         LINE,
@@ -230,11 +231,13 @@ def problem(
 
 def record_problem(record: Mapping[str, Any], needed: Iterable[str] = ()) -> str | None:
     """What is wrong with a record: a field of it, or fields that do not go together."""
-    samples, processes = record.get("samples_ms"), record.get("pair_processes")
+    samples = record.get("samples_ms")
     paired = ("pair_processes",) if record.get("pair_group") and samples else ()
     found = problem(record, RECORD, (*needed, *paired))
-    if not found and samples and processes and len(samples) % processes:
-        return "samples_ms must be as many in each of the pair_processes"
+    if not found and samples:
+        for parts in ("pair_processes", "visits"):
+            if len(samples) % (record.get(parts) or 1):
+                return f"samples_ms must be as many in each of the {parts}"
     if not found and samples and (record.get("disturbed") or 0) > len(samples):
         return "disturbed must be at most as many as samples_ms"
     return found

@@ -25,6 +25,7 @@ from lossbench.bench.records.runfile import SCHEMA, StaleRunError, Writer, set_a
 from lossbench.bench.running import groups, sittings
 from lossbench.bench.running.budget import Clock
 from lossbench.bench.running.job import Job
+from lossbench.bench.running.revisits import Revisits
 from lossbench.bench.running.worker import Worker
 
 
@@ -219,6 +220,9 @@ class _Session:
         known = writer.records.values()
         self._ceilings = RunCeilings(writer.header, known, self._calibrate_again)
         self._spin = spin.of(writer.header.get("spin"))
+        self._again = Revisits(
+            worker, limits.timeout_s, lambda: self._clock.left_s <= 0, progress.start, self._finish
+        )
         self._new: dict[str, dict[str, Any]] = {}
         self.measured = self.left = 0
 
@@ -228,7 +232,8 @@ class _Session:
             self._progress.tell(self._spin.warning)
 
     def end(self) -> None:
-        """Say whether it still is, or was for much of the time, and what that did."""
+        """Finish, and say whether it still is, or was for much of the time, and what that did."""
+        self._again.finish()
         disturbed, samples = count_disturbed(self._new.values())
         if not self._spin or not samples:
             return
@@ -264,7 +269,17 @@ class _Session:
         if paired:
             self._compare(batch, records, later)
         for case, record in zip(batch, records, strict=True):
-            self._progress.finish(case, record)
+            if self._paired:
+                self._progress.finish(case, record)
+            else:
+                self._again.add(case, record)
+
+    def _finish(self, case: Case, record: dict[str, Any]) -> None:
+        """Of a case that is timed alone no more samples come."""
+        if record.get("visits", 1) > 1:
+            self._judge(case, record)
+            self._save([record])
+        self._progress.finish(case, record)
 
     def _evaluate(self, case: Case, old: dict[str, Any] | None, paired: bool) -> dict[str, Any]:
         self._progress.start(case)

@@ -75,6 +75,12 @@ class Worker:
         """
         return self._ask(("compare", cases, rounds, scales), timeout_s, parts=1)
 
+    def sample_again(
+        self, case: Case, count: int, best_ms: float, timeout_s: float
+    ) -> dict[str, Any]:
+        """``bench.measuring.measure.sample_again``, or else ``status`` and ``reason``."""
+        return self._ask(("sample", case, count, best_ms), timeout_s, parts=1)
+
     def prepare(self, cases: Sequence[Case], timeout_s: float) -> dict[str, Any]:
         """``bench.measuring.ahead.compile_ahead`` in the child process."""
         return self._ask(("prepare", cases), timeout_s, parts=1)
@@ -205,6 +211,13 @@ def _compare(
     yield guarded(compare, cases, rounds, scales)
 
 
+def _sample(case: Case, count: int, best_ms: float) -> Iterator[dict[str, Any]]:
+    """Samples of a case at another moment."""
+    from lossbench.bench.measuring.measure import sample_again
+
+    yield guarded(sample_again, case, count, best_ms)
+
+
 def _prepare(cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
     """How many kernels were compiled."""
     from lossbench.bench.measuring.ahead import compile_ahead
@@ -222,6 +235,7 @@ def _noise(case: Case, slowdown: float) -> Iterator[dict[str, Any]]:
 _TASKS: dict[str, Any] = {
     "evaluate": _evaluate,
     "compare": _compare,
+    "sample": _sample,
     "prepare": _prepare,
     "noise": _noise,
 }

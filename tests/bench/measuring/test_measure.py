@@ -8,7 +8,7 @@ from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.inputs import make_views
 from lossbench.bench.measuring import measure as measure_module
 from lossbench.bench.measuring import timing
-from lossbench.bench.measuring.measure import check, compare, measure
+from lossbench.bench.measuring.measure import check, compare, measure, sample_again
 from lossbench.bench.records.fields import RECORD, problem
 
 FACTORS = {"float64": 1 + 1e-8, "float32": 1.002, "bfloat16": 1.002, "float16": 0.998}
@@ -51,7 +51,7 @@ def test_an_implementation_that_changes_the_maths_is_invalid(monkeypatch):
     monkeypatch.setitem(spec.cost_models, "wrong", spec.cost_models["reference"])
     record = measure(Case("smi", "wrong", batch=8, dim=8))
     assert record["status"] == "invalid"
-    assert len(record["samples_ms"]) == timing.MIN_SAMPLES
+    assert (len(record["samples_ms"]), record["visits"]) == (1, 1)
     assert record["peak_bytes"] > 0
 
 
@@ -73,6 +73,16 @@ def test_a_single_slow_call_has_its_share_too(monkeypatch):
     record = measure(Case("smi", batch=8, dim=8), sample=False)
     assert len(record["cpu_shares"]) == len(record["samples_ms"]) == 1
     assert record["disturbed"] in (0, 1)
+
+
+def test_a_later_visit_takes_as_many_samples_as_it_is_told():
+    told = sample_again(Case("smi", batch=8, dim=8), 5, best_ms=1e9)
+    assert len(told["samples_ms"]) == len(told["cpu_shares"]) == 5
+    assert 0 <= told["disturbed"] <= 5
+
+
+def test_a_visit_far_slower_than_the_best_of_earlier_ones_is_disturbed():
+    assert sample_again(Case("smi", batch=8, dim=8), 3, best_ms=1e-6)["disturbed"] == 3
 
 
 def test_cases_in_turn_have_one_share_beside_each_sample():

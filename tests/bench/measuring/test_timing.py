@@ -12,7 +12,14 @@ from lossbench import losses
 from lossbench.bench.cases.calls import make_call
 from lossbench.bench.comparing.paired import time_ratio
 from lossbench.bench.measuring import timing
-from lossbench.bench.measuring.timing import sample_ms, summarise
+from lossbench.bench.measuring.timing import (
+    enough,
+    few_enough,
+    sample_ms,
+    summarise,
+    visited,
+    visits_again,
+)
 
 
 @pytest.fixture
@@ -42,21 +49,34 @@ def test_every_call_builds_a_fresh_graph(views):
     loss = losses.create("smi")
     loss.register_forward_hook(lambda *_: built.append(1))
     call = make_call(loss, views, "step")
-    samples, result = sample_ms(call, timing.make_timer("cpu"))
+    samples, result = sample_ms(call, timing.make_timer("cpu"), enough)
     assert len(built) == len(samples)
     assert len(result) == 3
 
 
 def test_sampling_stops_at_enough_samples(monkeypatch):
     monkeypatch.setattr(timing, "TARGET_S", 0.0)
-    samples, _ = sample_ms(lambda: (), timing.make_timer("cpu"))
+    samples, _ = sample_ms(lambda: (), timing.make_timer("cpu"), enough)
     assert len(samples) == timing.MIN_SAMPLES
 
 
 def test_slow_calls_stop_at_two_samples(monkeypatch):
     monkeypatch.setattr(timing, "LIMIT_S", 0.001)
-    samples, _ = sample_ms(lambda: time.sleep(0.002), timing.make_timer("cpu"))
+    samples, _ = sample_ms(lambda: time.sleep(0.002), timing.make_timer("cpu"), enough)
     assert len(samples) == 2
+
+
+def test_samples_of_a_case_are_taken_in_three_visits():
+    """As many as at one moment, and of slow calls too: two, or three where that is quick."""
+    for ms, count in ((1.0, 48), (100.0, 21), (1000.0, 3), (3000.0, 3), (9000.0, 2)):
+        first: list[float] = []
+        while not visited(first):
+            first.append(ms)
+        samples, visits = list(first), 1
+        while visits_again(samples, visits):
+            samples, visits = samples + first, visits + 1
+        assert len(samples) == count
+        assert visits == min(count, timing.VISITS)
 
 
 def test_summary_keeps_the_raw_samples():
@@ -113,8 +133,8 @@ def test_waiting_for_a_core_is_not_the_calls_time_but_sleeping_is():
 
 def test_a_few_samples_end_after_one_that_is_long():
     timer = timing.make_timer("cpu")
-    assert len(sample_ms(lambda: (), timer, few=True)[0]) == timing.FEW
-    slow = sample_ms(lambda: time.sleep(timing.VISIT_MS / 1e3), timer, few=True)[0]
+    assert len(sample_ms(lambda: (), timer, few_enough)[0]) == timing.FEW
+    slow = sample_ms(lambda: time.sleep(timing.VISIT_MS / 1e3), timer, few_enough)[0]
     assert len(slow) == 1
 
 
