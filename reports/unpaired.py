@@ -10,8 +10,13 @@ DRIFT = 0.09
 """Standard deviation of the log ratio of two sessions of the same code: clocks, neighbours, where
 memory lies. Sessions of one commit on the shared machine of ``reports/results`` differ by as much
 as a rule. A run cannot tell that from a change."""
-DRIFT_FREEDOM = 10.0
+KNOWN = 4.0
 """Degrees of freedom of that: how surely it is known before two runs are looked at."""
+TAIL, TAIL_OF_ONE = 5.0, 3.0
+"""Degrees of freedom of a log ratio, however surely ``DRIFT`` is known: some cases differ far more
+than most. Of 64 ratios of idle sessions whose cases were sampled at three moments each, a t of 5.0
+degrees of freedom is the likeliest, and of 160 at one moment 3.3, beside what the cases of two
+sessions have in common: what slows the machine down for a second hits all samples of a case."""
 FEW, MANY = 5, 20
 """Cases from which on two runs themselves tell how far sessions differ; and up to which they tell
 more the more they are, as what differs between sessions they have in common."""
@@ -21,15 +26,15 @@ def compare(base: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """Ratio of median times, interval and verdict of each pair of rows.
 
     The sampling error of each median is that of Price and Bonett (J. Stat. Comput. Simul. 72,
-    2002), with Welch's degrees of freedom. Of several processes the medians of each count: what
-    those of one process have in common does not shrink with their number. To that comes how far
+    2002), with Welch's degrees of freedom. Of several processes or visits the medians of each
+    count: what those of one have in common does not shrink with their number. To that comes how far
     sessions differ: ``DRIFT``, moderated by the usual ratio of all cases of the two runs (Smyth
     2004). So where most cases differ by half, no case is claimed to be slower for differing by as
     much: it may be the machine. Exchanging base and new inverts ratio and interval.
 
     Args:
-        base: records that are ok, with ``median_ms``, ``samples_ms`` and ``pair_processes``,
-            missing where there is none.
+        base: records that are ok, with ``median_ms``, ``samples_ms``, ``pair_processes`` and
+            ``visits``, missing where there is none.
         new: as many, of the same cases in the same order.
 
     Returns:
@@ -39,9 +44,10 @@ def compare(base: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     logs = np.log((new["median_ms"] / base["median_ms"]).to_numpy(float))
     error, freedom = _error(base, new)
     same = _is_same(base, new)
-    between, between_freedom = _drift(logs[~same], error[~same])
+    between = _drift(logs[~same], error[~same])
+    tail = np.where(_one_moment(base) | _one_moment(new), TAIL_OF_ONE, TAIL)
     variance = error**2 + between
-    parts = error**4 / freedom + between**2 / between_freedom
+    parts = error**4 / freedom + between**2 / tail
     with np.errstate(invalid="ignore"):
         freedom = np.where(np.isinf(variance), 1.0, variance**2 / parts)
     errors = np.where(same, 0.0, np.sqrt(variance))
@@ -55,20 +61,25 @@ def compare(base: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns, index=base.index)
 
 
-def _drift(logs: np.ndarray, error: np.ndarray) -> tuple[float, float]:
-    """Variance between sessions, and its degrees of freedom.
+def _drift(logs: np.ndarray, error: np.ndarray) -> float:
+    """Variance between sessions.
 
     By the usual size of a log ratio, beyond what sampling explains: that of the median of normal
     ones is 0.67 standard deviations, and changes of less than half of the cases do not move it.
     """
     known = np.isfinite(error)
     if known.sum() < FEW:
-        return DRIFT**2, DRIFT_FREEDOM
+        return DRIFT**2
     size = np.median(np.abs(logs[known])) / ndtri(0.75)
     seen = max(0.0, size**2 - np.median(error[known] ** 2))
     weight = min(MANY, known.sum())
-    together = DRIFT_FREEDOM + weight
-    return float((DRIFT_FREEDOM * DRIFT**2 + weight * seen) / together), together
+    return float((KNOWN * DRIFT**2 + weight * seen) / (KNOWN + weight))
+
+
+def _one_moment(rows: pd.DataFrame) -> np.ndarray:
+    """Whether all samples of a case follow one another: not in turn with others', nor in visits."""
+    in_turn, visits = (rows[name].astype(float) for name in ("pair_processes", "visits"))
+    return (in_turn.isna() & ~visits.gt(1)).to_numpy()
 
 
 def _error(base: pd.DataFrame, new: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -84,11 +95,12 @@ def _errors(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Standard error of each log median, and its degrees of freedom."""
     errors, freedom = np.full(len(rows), np.inf), np.ones(len(rows))
     lengths = rows["samples_ms"].map(len, na_action="ignore").fillna(0).to_numpy(int)
-    processes = rows["pair_processes"].fillna(1).to_numpy(int)
+    processes, visits = (rows[name].astype(float) for name in ("pair_processes", "visits"))
+    moments = processes.fillna(visits).fillna(1).to_numpy(int)
     samples = rows["samples_ms"].to_numpy()
-    for count, parts in {*zip(lengths.tolist(), processes.tolist(), strict=True)}:
+    for count, parts in {*zip(lengths.tolist(), moments.tolist(), strict=True)}:
         if count:
-            chosen = np.flatnonzero((lengths == count) & (processes == parts))
+            chosen = np.flatnonzero((lengths == count) & (moments == parts))
             logs = np.log(np.array([samples[i] for i in chosen], dtype=float))
             if parts > 1:
                 logs = np.median(logs.reshape(len(logs), parts, -1), axis=2)

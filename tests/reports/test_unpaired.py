@@ -15,6 +15,13 @@ records = st.fixed_dictionaries(
     {
         "samples_ms": st.lists(times, min_size=1, max_size=12),
         "pair_processes": st.sampled_from([None, 1, 2, 3]),
+        "visits": st.none(),
+    }
+) | st.fixed_dictionaries(
+    {
+        "samples_ms": st.lists(times, min_size=1, max_size=12),
+        "pair_processes": st.none(),
+        "visits": st.sampled_from([1, 2, 3]),
     }
 )
 
@@ -22,15 +29,14 @@ records = st.fixed_dictionaries(
 def table(rows: list[dict]) -> pd.DataFrame:
     made = []
     for number, row in enumerate(rows):
-        processes = row["pair_processes"] or 1
-        samples = row["samples_ms"] * processes  # as many in each
+        samples = row["samples_ms"] * (row["pair_processes"] or row["visits"] or 1)  # in each
         times = {"median_ms": float(np.median(samples)), "samples_ms": samples}
         made.append({"key": f"{number} {samples}", **row, **times})
-    return pd.DataFrame(made).astype({"pair_processes": float})
+    return pd.DataFrame(made).astype({"pair_processes": float, "visits": float})
 
 
-def sampled(samples: np.ndarray, processes: int = 1) -> pd.DataFrame:
-    rows = [{"pair_processes": processes} for _ in samples]
+def sampled(samples: np.ndarray, processes: int | None = 1, visits: int | None = None):
+    rows = [{"pair_processes": processes, "visits": visits} for _ in samples]
     columns = {"samples_ms": samples.tolist(), "median_ms": np.median(samples, axis=1)}
     key = [f"{id(samples)} {number}" for number in range(len(samples))]
     return pd.DataFrame(rows).assign(**columns, key=key)
@@ -114,10 +120,30 @@ def test_one_sample_tells_no_interval():
 
 
 @pytest.mark.parametrize(
-    ("ratio", "verdict"),
-    [(1.6, "SLOWER"), (1.2, "UNRESOLVED"), (1.0, "UNRESOLVED"), (0.5, "FASTER")],
+    ("ratio", "visits", "verdict"),
+    [
+        *((2.0, 3, "SLOWER"), (1.6, 3, "UNRESOLVED"), (1.0, 3, "UNRESOLVED"), (0.5, 3, "FASTER")),
+        *((2.0, 1, "UNRESOLVED"), (4.0, 1, "SLOWER"), (0.25, None, "FASTER")),
+    ],
 )
-def test_nothing_is_claimed_that_sessions_differ_by_anyway(ratio, verdict):
-    samples = np.random.default_rng(0).lognormal(sigma=0.01, size=(2, 1, 50))
-    found = unpaired.compare(sampled(samples[0]), sampled(ratio * samples[1]))
-    assert found["verdict"].item() == verdict
+def test_nothing_is_claimed_that_sessions_differ_by_anyway(ratio, visits, verdict):
+    """At one moment, where all samples may be of a busy second, they differ by more."""
+    samples = np.random.default_rng(0).lognormal(sigma=0.01, size=(2, 1, 48))
+    sides = (sampled(each, None, visits) for each in (samples[0], ratio * samples[1]))
+    assert unpaired.compare(*sides)["verdict"].item() == verdict
+
+
+@pytest.mark.parametrize("visits", [1, 3])
+def test_a_busy_second_is_no_claim(visits):
+    """Of 1 visit in 25 all samples take 1.3 to 2 times as long."""
+    rng = np.random.default_rng(0)
+    claims = compared = 0
+    for _ in range(100):
+        hit = rng.random((2, 24, visits, 1)) < 0.04
+        slow = np.where(hit, rng.uniform(1.3, 2, hit.shape), 1)
+        samples = sessions(rng, 24, 0.05)[..., : 18 // visits * visits]
+        samples = (samples.reshape(2, 24, visits, -1) * slow).reshape(2, 24, -1)
+        verdicts = unpaired.compare(*(sampled(each, None, visits) for each in samples))["verdict"]
+        claims += verdicts.isin(MIRRORED).sum()
+        compared += len(verdicts)
+    assert claims <= compared / 200
