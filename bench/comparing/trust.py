@@ -22,7 +22,7 @@ CALLS = {
 """What is timed in turn -> field of a record: a call, its control, itself again, a slowed copy."""
 SITTINGS = {2: (1, 2), 4: (2, 2), 8: (2, 4), 20: (5, 4)}
 """Rounds of a comparison -> in how many processes, of how many rounds each."""
-DRAWS, OF_A_RUN = 2000, 8
+DRAWS, OF_A_RUN = 10_000, 8
 """Comparisons that are drawn, and how many make up a run that noise is learnt from."""
 
 Session = Mapping[str, Sequence[float]]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lossbench.bench.comparing.trust import SITTINGS, comparisons, coverage, judge
+from lossbench.bench.comparing.trust import DRAWS, SITTINGS, comparisons, coverage, judge
 from lossbench.bench.records.kinds import NOISE
 from lossbench.reports.naming import implementation, loss_title
 from lossbench.reports.section import Column, Section
@@ -50,8 +50,8 @@ def _section(machine: str, rows: pd.DataFrame) -> Section:
         "is slowed down. False claims: how often the same call was said to be FASTER or SLOWER. "
         "Found: how often the slowed copy was said to be SLOWER, of as many comparisons, in at "
         f"most {first['noise_processes']:.0f} processes of {first['noise_rounds']:.0f} rounds. "
-        "Rounds hold: of 2,000 comparisons of the call with itself, drawn from these samples, how "
-        "many have a 95% interval that holds the true ratio."
+        f"Rounds hold: of {DRAWS:,} comparisons of the call with itself, drawn from these samples, "
+        "how many have a 95% interval that holds the true ratio."
     ]
     return Section("Verdicts on what is known", pd.DataFrame(map(_row, kinds)), columns, notes)
 

@@ -196,7 +196,7 @@ ALIKE = [Case("smi", batch=8, dim=16, hyperparameters={"lambda_": x}) for x in (
 
 def test_cases_that_are_alike_have_further_processes(tmp_path, fake_worker):
     """To tell that they differ by less than 5% takes them all, of few rounds of noisy calls."""
-    fake_worker.noise = [0.04]
+    fake_worker.noise = [0.03]
     fake_worker.call_ms = {"smi": 400.0}  # so that few rounds fit in the time of a group
     outcome, _ = run(tmp_path / "run.jsonl", ALIKE)
     count = len(fake_worker.comparisons)
