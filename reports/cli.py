@@ -61,8 +61,8 @@ def compare(
 
     A run is a run file, the JSON of pytest --benchmark-json, or a CSV with columns loss,
     implementation, batch, dim, dtype, pass and ms, one line a sample. Times are medians of separate
-    runs. SLOWER and FASTER are said only of differences that are larger than the noise of both runs
-    and than 10%.
+    runs. SLOWER and FASTER are said only of differences that are larger than sessions of the same
+    code differ by.
     """
     from lossbench.reports.compare import open_sides, pair, parse_gates
     from lossbench.reports.section import check_form, render

@@ -23,7 +23,7 @@ times that another tool wrote say no more."""
 VALUES = (
     *("key", "title", "chosen", "status", "reason", "median_ms", "samples_ms", "pair_processes"),
     *("peak_bytes", "fraction_of_ceiling", "gradient_error", "machine"),
-    *("contender", "hyperparameters", "inputs_id", "loss_batch", "ceiling_raised", "visits"),
+    *("contender", "hyperparameters", "inputs_id", "loss_batch", "ceiling_raised", "moments"),
     *busy.FIELDS,
 )
 ERROR_TIMES = 2.0

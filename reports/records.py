@@ -19,7 +19,7 @@ MEASURED = (
     *("median_ms", "p20_ms", "p80_ms", "samples_ms", "peak_bytes", "first_call_ms"),
     *("gradient_error", "fraction_of_ceiling", "ceiling_raised"),
     "throttled",
-    *("pair_group", "pair_processes", "control_ms", "visits", "floor_ms", "energy_mj", *ACCURACY),
+    *("pair_group", "pair_processes", "control_ms", "moments", "floor_ms", "energy_mj", *ACCURACY),
     *busy.FIELDS,
 )
 COUNTED = (

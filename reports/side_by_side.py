@@ -210,8 +210,8 @@ def _summary(sides: Sequence[Side], found: Sequence[pd.DataFrame], labels: pd.Da
     notes = [
         f"Geometric mean over the cases that are ok in both. Bigger: peak memory, by more than "
         f"{PEAK_TOLERANCE:.0%}. Wrong: failed where A is ok, or a gradient clearly worse. Times "
-        "were not taken in turn: the 95% intervals hold the spread of the samples, and how far "
-        f"sessions of the same code differ: {unpaired.DRIFT:.0%}, moderated by these runs.",
+        "were not taken in turn: the 95% intervals hold how far moments of a case differ, and "
+        f"sessions of the same code: by {unpaired.DRIFT:.0%} as a rule, by more in some cases.",
         *(f"{side.name}: {side.path}, {side.rows['machine'].iloc[0]}." for side in sides),
         *(f"{side.name}: {said}" for side in sides for said in busy.note(side.rows)),
         *(note for side in sides[1:] for note in _warnings(sides[0], side)),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from scipy.special import bdtr, ndtri
+from scipy.special import bdtr, ndtri, stdtrit
 
 from lossbench.bench.comparing.ratios import Ratio
 
@@ -10,8 +10,8 @@ DRIFT = 0.09
 """Standard deviation of the log ratio of two sessions of the same code: clocks, neighbours, where
 memory lies. Sessions of one commit on the shared machine of ``reports/results`` differ by as much
 as a rule. A run cannot tell that from a change."""
-KNOWN = 4.0
-"""Degrees of freedom of that: how surely it is known before two runs are looked at."""
+DRIFT_WEIGHT = 4.0
+"""Cases of two runs that tell as much of how far sessions differ as ``DRIFT`` does."""
 TAIL, TAIL_OF_ONE = 5.0, 3.0
 """Degrees of freedom of a log ratio, however surely ``DRIFT`` is known: some cases differ far more
 than most. Of 64 ratios of idle sessions whose cases were sampled at three moments each, a t of 5.0
@@ -26,7 +26,7 @@ def compare(base: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """Ratio of median times, interval and verdict of each pair of rows.
 
     The sampling error of each median is that of Price and Bonett (J. Stat. Comput. Simul. 72,
-    2002), with Welch's degrees of freedom. Of several processes or visits the medians of each
+    2002), with Welch's degrees of freedom. Of several processes or moments the medians of each
     count: what those of one have in common does not shrink with their number. To that comes how far
     sessions differ: ``DRIFT``, moderated by the usual ratio of all cases of the two runs (Smyth
     2004). So where most cases differ by half, no case is claimed to be slower for differing by as
@@ -34,7 +34,7 @@ def compare(base: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         base: records that are ok, with ``median_ms``, ``samples_ms``, ``pair_processes`` and
-            ``visits``, missing where there is none.
+            ``moments``, missing where there is none.
         new: as many, of the same cases in the same order.
 
     Returns:
@@ -64,22 +64,23 @@ def compare(base: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
 def _drift(logs: np.ndarray, error: np.ndarray) -> float:
     """Variance between sessions.
 
-    By the usual size of a log ratio, beyond what sampling explains: that of the median of normal
-    ones is 0.67 standard deviations, and changes of less than half of the cases do not move it.
+    By the usual size of a log ratio, beyond what sampling explains: that of the median of a t of
+    ``TAIL`` degrees of freedom is 0.73 of its scale, and changes of less than half of the cases do
+    not move it.
     """
     known = np.isfinite(error)
     if known.sum() < FEW:
         return DRIFT**2
-    size = np.median(np.abs(logs[known])) / ndtri(0.75)
+    size = np.median(np.abs(logs[known])) / stdtrit(TAIL, 0.75)
     seen = max(0.0, size**2 - np.median(error[known] ** 2))
     weight = min(MANY, known.sum())
-    return float((KNOWN * DRIFT**2 + weight * seen) / (KNOWN + weight))
+    return float((DRIFT_WEIGHT * DRIFT**2 + weight * seen) / (DRIFT_WEIGHT + weight))
 
 
 def _one_moment(rows: pd.DataFrame) -> np.ndarray:
-    """Whether all samples of a case follow one another: not in turn with others', nor in visits."""
-    in_turn, visits = (rows[name].astype(float) for name in ("pair_processes", "visits"))
-    return (in_turn.isna() & ~visits.gt(1)).to_numpy()
+    """Whether all samples of a case follow one another, and not those of others."""
+    in_turn, moments = rows["pair_processes"].notna(), rows["moments"].astype(float) > 1
+    return ~(in_turn | moments).to_numpy()
 
 
 def _error(base: pd.DataFrame, new: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -95,15 +96,15 @@ def _errors(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Standard error of each log median, and its degrees of freedom."""
     errors, freedom = np.full(len(rows), np.inf), np.ones(len(rows))
     lengths = rows["samples_ms"].map(len, na_action="ignore").fillna(0).to_numpy(int)
-    processes, visits = (rows[name].astype(float) for name in ("pair_processes", "visits"))
-    moments = processes.fillna(visits).fillna(1).to_numpy(int)
+    processes, moments = (rows[name].astype(float) for name in ("pair_processes", "moments"))
+    parts = processes.fillna(moments).fillna(1).to_numpy(int)
     samples = rows["samples_ms"].to_numpy()
-    for count, parts in {*zip(lengths.tolist(), moments.tolist(), strict=True)}:
+    for count, number in {*zip(lengths.tolist(), parts.tolist(), strict=True)}:
         if count:
-            chosen = np.flatnonzero((lengths == count) & (moments == parts))
+            chosen = np.flatnonzero((lengths == count) & (parts == number))
             logs = np.log(np.array([samples[i] for i in chosen], dtype=float))
-            if parts > 1:
-                logs = np.median(logs.reshape(len(logs), parts, -1), axis=2)
+            if number > 1:
+                logs = np.median(logs.reshape(len(logs), number, -1), axis=2)
             errors[chosen], freedom[chosen] = _of_median(logs), max(1, logs.shape[1] - 1)
     return errors, freedom
 

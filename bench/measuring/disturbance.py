@@ -95,6 +95,13 @@ def severity(taken: float, elapsed: float, best: float) -> float:
     return max(taken / TAKEN, elapsed / (STALLED * best))
 
 
+def disturbed(samples: Sequence[float], taken: Sequence[float]) -> int:
+    """How many samples of a call were, of which the share is known that was taken from each."""
+    best = min(samples)
+    pairs = zip(samples, taken, strict=True)
+    return sum(severity(share, elapsed, best) > 1 for elapsed, share in pairs)
+
+
 def beside(sittings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What is said beside the samples of a case that was timed in turn.
 

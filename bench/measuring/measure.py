@@ -1,6 +1,5 @@
 """A case to its measurement: peak memory, time, and whether the output is right."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,18 +15,18 @@ from lossbench.bench.cases.inputs import make_views
 from lossbench.bench.counting.trace import any_views
 from lossbench.bench.measuring import nvml, surroundings
 from lossbench.bench.measuring.accuracy import accuracy, judge
-from lossbench.bench.measuring.disturbance import Stretch, Watch, severity
+from lossbench.bench.measuring.disturbance import Stretch, Watch, disturbed
 from lossbench.bench.measuring.energy import millijoules
 from lossbench.bench.measuring.floor import floor_ms
 from lossbench.bench.measuring.interleave import interleave
 from lossbench.bench.measuring.memory import peak_and_result
 from lossbench.bench.measuring.timing import (
     CudaTimer,
+    enough_of_a_moment,
     few_enough,
     make_timer,
     sample_ms,
     summarise,
-    visited,
 )
 from lossbench.bench.records.failures import is_out_of_memory
 
@@ -61,8 +60,8 @@ def measure(
 
     Args:
         case: what to measure.
-        sample: take the samples of a first visit, of ``visits``. Otherwise a few: the time will be
-            measured in turn with others.
+        sample: take the samples of a first moment. Otherwise a few: the time will be measured in
+            turn with others.
         errors: add the error of value and gradient on random, aligned and collapsed inputs.
         energy: add the energy of a call, which takes seconds, where it is counted.
         surrounded: add whether it works within what surrounds a loss in training.
@@ -115,44 +114,47 @@ def _times(case: Case, call: Call, sample: bool) -> tuple[dict[str, Any], tuple[
     once_ms = once.wall_s * 1e3
     fields: dict[str, Any] = {"peak_bytes": peak, "call_ms": once_ms}
     if case.device == "cpu" and once_ms > SLOW_MS and not sample:
-        return {**fields, **summarise([once_ms]), **_beside([once_ms], [once], once_ms)}, result
+        return {**fields, **summarise([once_ms]), **_beside([once_ms], [once])}, result
     del result  # freed before the first sample, which then has as much room as the others
     timer = make_timer(case.device)
-    told, result = _sample(call, timer, visited if sample else few_enough)
-    samples = told.pop("samples_ms")
-    fields.update({**summarise(samples), **told, "call_ms": samples[0]})
+    samples, beside, result = _sample(call, timer, enough_of_a_moment if sample else few_enough)
+    fields.update({**summarise(samples), **beside, "call_ms": samples[0]})
     if sample:
-        fields["visits"] = 1
+        fields["moments"] = 1
     if isinstance(timer, CudaTimer):
-        fields["launched_ahead"] = timer.ahead
         fields["call_ms"] = _milliseconds(call, case.device)
     return fields, result
 
 
-def sample_again(case: Case, count: int, best_ms: float) -> dict[str, Any]:
+def sample_again(case: Case, count: int) -> dict[str, Any]:
     """Sample a case that was measured at an earlier moment.
 
     Args:
         case: what to time.
         count: samples.
-        best_ms: the least of the earlier ones.
 
     Returns:
-        ``samples_ms``; on the CPU ``cpu_shares`` beside each and how many were ``disturbed``.
+        ``samples_ms`` and the fields beside them that ``measure`` returns.
     """
-    call = case_call(case, create_loss(case), make_views(case))
-    if case.label not in _warm:
+    call = _warm_call(case, make_views(case))
+    samples, beside, _ = _sample(call, make_timer(case.device), lambda some: len(some) >= count)
+    return {"samples_ms": samples, **beside, **nvml.state(case.device)}
+
+
+def _warm_call(case: Case, views: tuple[Tensor, Tensor]) -> Call:
+    """A call of a new loss, which has run before if that may make a difference."""
+    call = case_call(case, create_loss(case), views)
+    if case.contender or case.label not in _warm:  # what a contender does first is not known
         call()
-    return _sample(call, make_timer(case.device), lambda samples: len(samples) >= count, best_ms)[0]
+    return call
 
 
 def _sample(
     call: Call,
     timer: Callable[[Call], tuple[float, Any]],
     is_enough: Callable[[Sequence[float]], bool],
-    best_ms: float = math.inf,
-) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
-    """Samples of a call with what is known of each, and what it last returned."""
+) -> tuple[list[float], dict[str, Any], tuple[Tensor, ...]]:
+    """Samples of a call, fields of what is known of them, and what it last returned."""
     stretches: list[Stretch] = []
 
     def watched(call: Call) -> tuple[float, Any]:
@@ -162,17 +164,18 @@ def _sample(
         return timed
 
     samples, result = sample_ms(call, watched, is_enough)
-    best_ms = min(best_ms, *samples)
-    told = {} if isinstance(timer, CudaTimer) else _beside(samples, stretches, best_ms)
-    return {"samples_ms": samples, **told}, result
+    if isinstance(timer, CudaTimer):
+        return samples, {"launched_ahead": timer.ahead}, result
+    return samples, _beside(samples, stretches), result
 
 
-def _beside(samples: Sequence[float], stretches: Sequence[Stretch], best: float) -> dict[str, Any]:
-    """CPU time over wall time beside each sample, and how many of them were disturbed."""
-    pairs = zip(samples, stretches, strict=True)
+def _beside(samples: Sequence[float], stretches: Sequence[Stretch]) -> dict[str, Any]:
+    """What share of a core each sample had, what was taken away, and how many it disturbed."""
+    taken = [round(stretch.taken, 3) for stretch in stretches]
     return {
         "cpu_shares": [round(stretch.cpu_share, 3) for stretch in stretches],
-        "disturbed": sum(severity(stretch.taken, ms, best) > 1 for ms, stretch in pairs),
+        "taken_shares": taken,
+        "disturbed": disturbed(samples, taken),
     }
 
 
@@ -197,10 +200,7 @@ def compare(
         inputs = (case.inputs, case.loss_batch, case.dim, case.dtype)
         if inputs not in views:
             views[inputs] = make_views(case)
-        call = case_call(case, create_loss(case), views[inputs])
-        if case.label not in _warm:
-            call()
-        calls.append(call)
+        calls.append(_warm_call(case, views[inputs]))
     found = interleave(calls, rounds, cases[0].device)
     checks = [
         check(case, output, scale)

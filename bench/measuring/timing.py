@@ -19,9 +19,9 @@ TARGET_S = 2.0
 """Sampling stops here once there are ``MIN_SAMPLES`` ..."""
 LIMIT_S = 7.0
 """... and here in any case once there are two."""
-VISITS = 3
-"""Moments at which a case that is timed alone is sampled, a third of its samples at each. What
-slows a machine down for a second or two hits one of them.
+MOMENTS = 3
+"""At which a case that is timed alone is sampled, for a third of its samples each. What slows the
+machine down for a second or two hits one of them.
 
 Of 168 times of cases of 5 to 25 ms, sampled at one moment each on two shared cores, six were 1.5 to
 1.9 times the usual one, by all of their 50 samples."""
@@ -107,21 +107,21 @@ def enough(samples: Sequence[float]) -> bool:
     return len(samples) >= MIN_SAMPLES and spent >= TARGET_S
 
 
-def visited(samples: Sequence[float]) -> bool:
-    """Whether there are enough samples, in ms, of the first of ``VISITS`` moments."""
-    is_long = bool(samples) and sum(samples) / 1e3 >= TARGET_S / VISITS
-    return is_long or len(samples) >= MAX_SAMPLES // VISITS
+def enough_of_a_moment(samples: Sequence[float]) -> bool:
+    """Whether there are enough samples, in ms, of the first of ``MOMENTS``."""
+    is_long = bool(samples) and sum(samples) / 1e3 >= TARGET_S / MOMENTS
+    return is_long or len(samples) >= MAX_SAMPLES // MOMENTS
 
 
-def visits_again(samples: Sequence[float], visits: int) -> bool:
+def has_further_moments(samples: Sequence[float], moments: int) -> bool:
     """Whether a case should be sampled at another moment.
 
     Args:
         samples: in ms, all up to now.
-        visits: moments at which they were taken.
+        moments: at which they were taken.
     """
     is_slow = len(samples) >= 2 and sum(samples) / 1e3 >= LIMIT_S
-    return visits < VISITS and not is_slow
+    return moments < MOMENTS and not is_slow
 
 
 def few_enough(samples: Sequence[float]) -> bool:

@@ -86,7 +86,7 @@ RECORD: dict[str, Kind] = {
         evaluations="independent evaluations that all devices make together",
         pair_processes="fresh processes that cases were timed in turn in",
         processes="processes that measured it together",
-        visits="moments at which a case that was timed alone was sampled, as often at each",
+        moments="at which a case that was timed alone was sampled, as often at each",
     ),
     **each(
         LINE,
@@ -195,6 +195,7 @@ RECORD: dict[str, Kind] = {
     **each(
         SHARES,
         cpu_shares="CPU time over wall time beside each sample; coarse below 10 ms; not on a GPU",
+        taken_shares="of each sample that was not taken in turn, the share that was taken away",
     ),
     **each(PASS, noise_pass="of noise: the pass that is compared with itself"),
     **each(
@@ -235,7 +236,7 @@ def record_problem(record: Mapping[str, Any], needed: Iterable[str] = ()) -> str
     paired = ("pair_processes",) if record.get("pair_group") and samples else ()
     found = problem(record, RECORD, (*needed, *paired))
     if not found and samples:
-        for parts in ("pair_processes", "visits"):
+        for parts in ("pair_processes", "moments"):
             if len(samples) % (record.get(parts) or 1):
                 return f"samples_ms must be as many in each of the {parts}"
     if not found and samples and (record.get("disturbed") or 0) > len(samples):

@@ -21,6 +21,8 @@ Record = dict[str, Any]
 TOLD = ("samples_ms", "cpu_shares", "disturbed", "retaken")
 """What a sitting says of each case."""
 TIMES = ("median_ms", "p20_ms", "p80_ms")
+UNPAIRED = ("moments", "taken_shares")
+"""What a record says of samples that were not taken in turn."""
 PAIRS = ("pair_group", "pair_processes", "pair_cut", "control_ms", "drift")
 
 
@@ -242,6 +244,8 @@ class _Sittings:
         times = summarise(_flat(self._samples[i]))
         shared = {"pair_group": self._name, "pair_processes": len(self._samples[i])}
         told = {**shared, **beside(self._told[i]), **of_all}
+        for name in UNPAIRED:
+            self._records[i].pop(name, None)
         self._records[i].update({**times, **told, "pair_cut": True})
         if i == self._twice:
             self._records[i]["control_ms"] = summarise(_flat(self._control))["samples_ms"]

@@ -25,7 +25,7 @@ from lossbench.bench.records.runfile import SCHEMA, StaleRunError, Writer, set_a
 from lossbench.bench.running import groups, sittings
 from lossbench.bench.running.budget import Clock
 from lossbench.bench.running.job import Job
-from lossbench.bench.running.revisits import Revisits
+from lossbench.bench.running.revisits import Revisits, wants_more
 from lossbench.bench.running.worker import Worker
 
 
@@ -221,7 +221,13 @@ class _Session:
         self._ceilings = RunCeilings(writer.header, known, self._calibrate_again)
         self._spin = spin.of(writer.header.get("spin"))
         self._again = Revisits(
-            worker, limits.timeout_s, lambda: self._clock.left_s <= 0, progress.start, self._finish
+            worker,
+            limits.timeout_s,
+            lambda: self._clock.left_s,
+            progress.start,
+            lambda case, why: progress.tell(f"{case.label} is not sampled again: {why}"),
+            lambda record: self._save([record]),
+            self._finish,
         )
         self._new: dict[str, dict[str, Any]] = {}
         self.measured = self.left = 0
@@ -256,8 +262,8 @@ class _Session:
         paired = in_turn(batch, self._paired)
         found = [self._writer.records.get(case_key(case, self._writer.header)) for case in batch]
         if are_done(batch, found, self._paired, **self._wanted):
-            for case in batch:
-                self._progress.skip(case)
+            for case, record in zip(batch, found, strict=True):
+                self._skip(case, dict(record or {}))
             return
         of_stage = self._unprepared.pop(_prepared_with(batch[0]), None)
         if of_stage and self._clock.left_s > 0:
@@ -274,9 +280,19 @@ class _Session:
             else:
                 self._again.add(case, record)
 
+    def _skip(self, case: Case, record: dict[str, Any]) -> None:
+        """Measured in an earlier session, which may have ended between the visits of a case."""
+        if self._paired or not wants_more(record):
+            self._progress.skip(case)
+        else:
+            self.measured += 1
+            self._again.add(case, record)
+
     def _finish(self, case: Case, record: dict[str, Any]) -> None:
         """Of a case that is timed alone no more samples come."""
-        if record.get("visits", 1) > 1:
+        if record.get("moments", 1) > 1:
+            for name in ("fraction_of_ceiling", "ceiling_raised"):  # of fewer samples
+                record.pop(name, None)
             self._judge(case, record)
             self._save([record])
         self._progress.finish(case, record)

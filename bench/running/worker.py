@@ -75,11 +75,9 @@ class Worker:
         """
         return self._ask(("compare", cases, rounds, scales), timeout_s, parts=1)
 
-    def sample_again(
-        self, case: Case, count: int, best_ms: float, timeout_s: float
-    ) -> dict[str, Any]:
+    def sample_again(self, case: Case, count: int, timeout_s: float) -> dict[str, Any]:
         """``bench.measuring.measure.sample_again``, or else ``status`` and ``reason``."""
-        return self._ask(("sample", case, count, best_ms), timeout_s, parts=1)
+        return self._ask(("sample", case, count), timeout_s, parts=1)
 
     def prepare(self, cases: Sequence[Case], timeout_s: float) -> dict[str, Any]:
         """``bench.measuring.ahead.compile_ahead`` in the child process."""
@@ -211,11 +209,11 @@ def _compare(
     yield guarded(compare, cases, rounds, scales)
 
 
-def _sample(case: Case, count: int, best_ms: float) -> Iterator[dict[str, Any]]:
+def _sample(case: Case, count: int) -> Iterator[dict[str, Any]]:
     """Samples of a case at another moment."""
     from lossbench.bench.measuring.measure import sample_again
 
-    yield guarded(sample_again, case, count, best_ms)
+    yield guarded(sample_again, case, count)
 
 
 def _prepare(cases: Sequence[Case]) -> Iterator[dict[str, Any]]:

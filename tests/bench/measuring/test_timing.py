@@ -14,11 +14,11 @@ from lossbench.bench.comparing.paired import time_ratio
 from lossbench.bench.measuring import timing
 from lossbench.bench.measuring.timing import (
     enough,
+    enough_of_a_moment,
     few_enough,
+    has_further_moments,
     sample_ms,
     summarise,
-    visited,
-    visits_again,
 )
 
 
@@ -66,17 +66,17 @@ def test_slow_calls_stop_at_two_samples(monkeypatch):
     assert len(samples) == 2
 
 
-def test_samples_of_a_case_are_taken_in_three_visits():
+def test_samples_of_a_case_are_taken_at_three_moments():
     """As many as at one moment, and of slow calls too: two, or three where that is quick."""
     for ms, count in ((1.0, 48), (100.0, 21), (1000.0, 3), (3000.0, 3), (9000.0, 2)):
         first: list[float] = []
-        while not visited(first):
+        while not enough_of_a_moment(first):
             first.append(ms)
-        samples, visits = list(first), 1
-        while visits_again(samples, visits):
-            samples, visits = samples + first, visits + 1
+        samples, moments = list(first), 1
+        while has_further_moments(samples, moments):
+            samples, moments = samples + first, moments + 1
         assert len(samples) == count
-        assert visits == min(count, timing.VISITS)
+        assert moments == min(count, timing.MOMENTS)
 
 
 def test_summary_keeps_the_raw_samples():

@@ -194,6 +194,21 @@ def test_every_group_is_compared_in_the_fewest_processes_if_that_settles_it(tmp_
 ALIKE = [Case("smi", batch=8, dim=16, hyperparameters={"lambda_": x}) for x in (1.0, 2.0, 3.0)]
 
 
+def test_what_was_sampled_alone_before_is_sampled_anew_in_turn(tmp_path, fake_worker):
+    path = tmp_path / "run.jsonl"
+    progress = Quiet()
+    writer, _ = open_run(path, "cpu")
+    alone = {"moments": 1, "taken_shares": [0.1] * 3}
+    with writer:
+        sweep(ALIKE, writer, Limits(), progress)
+        for record in list(writer.records.values()):
+            writer.append({**record, "samples_ms": [1.0, 2.0, 3.0], **alone})
+    outcome, _ = run(path, ALIKE)
+    for record in outcome.records:
+        assert record["pair_group"]
+        assert not {*alone} & {*record}
+
+
 def test_cases_that_are_alike_have_further_processes(tmp_path, fake_worker):
     """To tell that they differ by less than 5% takes them all, of few rounds of noisy calls."""
     fake_worker.noise = [0.03]

@@ -133,6 +133,58 @@ def test_a_result_that_beats_the_ceilings_has_them_measured_again(
         assert known["gemm_gflops"] == {"float32": 49.0}
 
 
+class Sampler(FakeWorker):
+    """Samples at one moment when it evaluates; the second visit of all takes ``interrupt``."""
+
+    visits, interrupt = 0, None
+
+    def evaluate(self, case, timeout_s, measure=True, ceilings=None, **how):
+        times = {**MEASURED, "median_ms": 9.0, "samples_ms": [9.0, 9.0], "moments": 1}
+        told = {"ceiling_ms": 2.0, "launches": 7}
+        return {**told, "status": "ok", "reason": "", **times} if measure else told
+
+    def sample_again(self, case, count, timeout_s):
+        type(self).visits += 1
+        if self.visits == 2 and self.interrupt:
+            raise self.interrupt
+        return {"samples_ms": [4.0] * count}
+
+
+@pytest.fixture
+def sampler(monkeypatch):
+    monkeypatch.setattr(Sampler, "visits", 0)
+    monkeypatch.setattr(Sampler, "interrupt", None)
+    monkeypatch.setattr(sweep_module, "Worker", Sampler)
+    return Sampler
+
+
+def test_what_later_moments_show_is_in_the_file_and_judged(tmp_path, sampler):
+    outcome, events = run(tmp_path / "run.jsonl")
+    assert [event for event in events if event[0] == "ok"] == [("ok", loss) for loss in LOSSES]
+    assert sampler.visits == 2 * len(CASES)
+    assert outcome.records == list({each["key"]: each for each in read_all(tmp_path)}.values())
+    for record in outcome.records:
+        assert record["samples_ms"] == [9.0, 9.0, 4.0, 4.0, 4.0, 4.0]
+        assert (record["median_ms"], record["fraction_of_ceiling"]) == (4.0, 0.5)
+
+
+def test_a_sweep_that_ended_between_visits_goes_on_with_them(tmp_path, monkeypatch, sampler):
+    monkeypatch.setattr(sampler, "interrupt", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run.jsonl")
+    assert sorted({each["moments"] for each in read_all(tmp_path)}) == [1, 2]
+    outcome, _ = run(tmp_path / "run.jsonl")
+    assert outcome.measured == len(CASES)
+    assert {each["moments"] for each in outcome.records} == {3}
+    assert sampler.visits == 2 * len(CASES) + 1  # but for the one that was interrupted
+    again, events = run(tmp_path / "run.jsonl")
+    assert (again.measured, {what for what, _ in events}) == (0, {"skip"})
+
+
+def read_all(folder):
+    return read(folder / "run.jsonl").records
+
+
 def test_a_case_named_twice_is_measured_once(tmp_path, fake_worker):
     outcome, _ = run(tmp_path / "run.jsonl", [*CASES, *CASES])
     assert outcome.measured == len(outcome.records) == 4
