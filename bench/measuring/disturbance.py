@@ -95,6 +95,20 @@ def severity(taken: float, elapsed: float, best: float) -> float:
     return max(taken / TAKEN, elapsed / (STALLED * best))
 
 
+def describe(samples: Sequence[float], stretches: Sequence[Stretch]) -> dict[str, Any]:
+    """Fields of what stands beside samples of a call, each the time of one stretch.
+
+    Returns:
+        ``cpu_shares`` and ``taken_shares`` of each, and how many were ``disturbed``.
+    """
+    taken = [round(stretch.taken, 3) for stretch in stretches]
+    return {
+        "cpu_shares": [round(stretch.cpu_share, 3) for stretch in stretches],
+        "taken_shares": taken,
+        "disturbed": disturbed(samples, taken),
+    }
+
+
 def disturbed(samples: Sequence[float], taken: Sequence[float]) -> int:
     """How many samples of a call were, of which the share is known that was taken from each."""
     best = min(samples)

@@ -15,7 +15,7 @@ from lossbench.bench.cases.inputs import make_views
 from lossbench.bench.counting.trace import any_views
 from lossbench.bench.measuring import nvml, surroundings
 from lossbench.bench.measuring.accuracy import accuracy, judge
-from lossbench.bench.measuring.disturbance import Stretch, Watch, disturbed
+from lossbench.bench.measuring.disturbance import Stretch, Watch, describe
 from lossbench.bench.measuring.energy import millijoules
 from lossbench.bench.measuring.floor import floor_ms
 from lossbench.bench.measuring.interleave import interleave
@@ -114,7 +114,7 @@ def _times(case: Case, call: Call, sample: bool) -> tuple[dict[str, Any], tuple[
     once_ms = once.wall_s * 1e3
     fields: dict[str, Any] = {"peak_bytes": peak, "call_ms": once_ms}
     if case.device == "cpu" and once_ms > SLOW_MS and not sample:
-        return {**fields, **summarise([once_ms]), **_beside([once_ms], [once])}, result
+        return {**fields, **summarise([once_ms]), **describe([once_ms], [once])}, result
     del result  # freed before the first sample, which then has as much room as the others
     timer = make_timer(case.device)
     samples, beside, result = _sample(call, timer, enough_of_a_moment if sample else few_enough)
@@ -166,17 +166,7 @@ def _sample(
     samples, result = sample_ms(call, watched, is_enough)
     if isinstance(timer, CudaTimer):
         return samples, {"launched_ahead": timer.ahead}, result
-    return samples, _beside(samples, stretches), result
-
-
-def _beside(samples: Sequence[float], stretches: Sequence[Stretch]) -> dict[str, Any]:
-    """What share of a core each sample had, what was taken away, and how many it disturbed."""
-    taken = [round(stretch.taken, 3) for stretch in stretches]
-    return {
-        "cpu_shares": [round(stretch.cpu_share, 3) for stretch in stretches],
-        "taken_shares": taken,
-        "disturbed": disturbed(samples, taken),
-    }
+    return samples, describe(samples, stretches), result
 
 
 def compare(

@@ -34,6 +34,7 @@ class Batches:
         images: what is read.
         steps_per_epoch: batches in an epoch.
         skipped: names of the images that could not be read, each once, in the batches so far.
+        workers: threads that read ahead.
 
     Raises:
         ValueError: no batch can be made of these numbers.
@@ -59,7 +60,7 @@ class Batches:
                 f"{len(images)}; lower the batch"
             )
         self._batch, self._rank, self._world = batch, rank, world
-        self._workers = 0 if isinstance(images, InMemory) else workers
+        self.workers = 0 if isinstance(images, InMemory) else workers
         # two epochs: batches that are read ahead may be of the next
         self._order = lru_cache(2)(lambda epoch: epoch_order(len(images), seed, epoch))
 
@@ -77,15 +78,15 @@ class Batches:
         Raises:
             ValueError: no image can be read.
         """
-        return self._read_ahead(step) if self._workers else map(self.batch_at, count(step))
+        return self._read_ahead(step) if self.workers else map(self.batch_at, count(step))
 
     def _read_ahead(self, step: int) -> Iterator[Tensor]:
-        pool = ThreadPoolExecutor(self._workers, "images")
+        pool = ThreadPoolExecutor(self.workers, "images")
         ahead: deque[Future[tuple[Tensor, list[str]]]] = deque()
         try:
             for number in count(step):
                 ahead.append(pool.submit(self._read, number))
-                if len(ahead) > self._workers:
+                if len(ahead) > self.workers:
                     yield self._hand_over(*ahead.popleft().result())
         finally:
             pool.shutdown(cancel_futures=True)

@@ -64,6 +64,7 @@ def record(session: Session, ceilings: Ceilings | None) -> dict[str, Any]:
     return {
         **fields,
         **found,
+        **session.beside,
         **throughput.utilisation(config, found, world, ceilings),
         **throughput.schedule(config, world, found),
     }

@@ -2,7 +2,6 @@
 
 import math
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from lossbench.bench.measuring import nvml
+from lossbench.bench.measuring.disturbance import Stretch, Watch, describe
 from lossbench.bench.measuring.memory import peak_and_result
 from lossbench.bench.pretraining import checkpoint, throughput
 from lossbench.bench.pretraining.batches import Batches
@@ -79,6 +79,7 @@ class Session:
         plan: how far it goes.
         curve: loss of every step since the first.
         timed: milliseconds of each phase, and of the whole ``step``, in the steady state.
+        stretches: what this process got of the machine in those steps.
         memory: bytes by purpose.
         joules: used in those steps, if they are counted.
         saved: step of the latest checkpoint.
@@ -89,6 +90,7 @@ class Session:
     plan: Plan
     curve: list[float] = field(default_factory=list)
     timed: list[dict[str, float]] = field(default_factory=list)
+    stretches: list[Stretch] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
     joules: float | None = None
     saved: int | None = None
@@ -97,6 +99,18 @@ class Session:
     def end(self) -> int:
         """Step to end before."""
         return min(self.plan.steps or self.trainer.steps, self.trainer.steps)
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """What stands beside the timed steps, see ``disturbance.describe``.
+
+        Nothing where a step waits for what is no disturbance: a GPU, other processes, or threads
+        of its own that read images.
+        """
+        trainer = self.trainer
+        if trainer.device != "cpu" or trainer.job.world > 1 or self.batches.workers:
+            return {}
+        return describe([step["step"] for step in self.timed], self.stretches)
 
 
 def begin(config: Config, plan: Plan, device: str, job: Job = ALONE) -> Session:
@@ -202,11 +216,12 @@ def _steps(session: Session) -> Iterator[float]:
 
 
 def _timed(session: Session, batches: Iterator[Tensor], keep: bool) -> float:
-    start = time.perf_counter()
+    watch = Watch()
     loss = session.trainer.train_step(batches)
     phases = session.trainer.phases()
     if keep:
-        session.timed.append({**phases, "step": (time.perf_counter() - start) * 1e3})
+        session.stretches.append(watch.stop())
+        session.timed.append({**phases, "step": session.stretches[-1].wall_s * 1e3})
     return loss
 
 

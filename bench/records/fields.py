@@ -195,7 +195,7 @@ RECORD: dict[str, Kind] = {
     **each(
         SHARES,
         cpu_shares="CPU time over wall time beside each sample; coarse below 10 ms; not on a GPU",
-        taken_shares="of each sample that was not taken in turn, the share that was taken away",
+        taken_shares="share of each sample that was taken away from it; not of cases in turn",
     ),
     **each(PASS, noise_pass="of noise: the pass that is compared with itself"),
     **each(

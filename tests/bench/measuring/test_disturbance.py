@@ -13,6 +13,7 @@ from lossbench.bench.measuring.disturbance import (
     Watch,
     beside,
     count_disturbed,
+    describe,
     is_mostly,
     severity,
 )
@@ -122,6 +123,18 @@ def test_a_clock_that_jumps_or_a_pause_disturbs():
 def test_a_clock_that_stands_still_or_runs_back_is_said(best):
     with pytest.raises(RuntimeError, match="clock stood still or ran backwards"):
         severity(0.0, 1.0, best)
+
+
+def test_samples_are_judged_by_the_best_of_them_and_by_what_was_taken():
+    """A quarter was taken from 1.0 s; 2.0 s and 1.9 s are over three times the best."""
+    waited = {2.0: 0.0, 1.0: 0.25, 0.6: 0.0, 1.9: 0.0}
+    stretches = [Stretch(wall, 2 * wall, share * wall, 0) for wall, share in waited.items()]
+    told = describe([wall * 1e3 for wall in waited], stretches)
+    assert told == {
+        "cpu_shares": [2.0] * 4,
+        "taken_shares": [0.0, 0.25, 0.0, 0.0],
+        "disturbed": 3,
+    }
 
 
 def test_what_stands_beside_samples_is_that_of_all_sittings():
