@@ -16,29 +16,35 @@ app = make_app(
 )
 TABLE_HELP = f"{', '.join(modules.names(tables))}."
 FIGURE_HELP = f"{', '.join(modules.names(figures))}."
-FORMAT_HELP = "terminal, markdown, csv, json or latex."
+FORMAT_HELP = "terminal, markdown, csv, json or latex; default: as the file's name ends."
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run files.")]
 Form = Annotated[str, typer.Option("--format", help=FORMAT_HELP)]
 Out = Annotated[Path | None, typer.Option(help="Write to this file.")]
+Outs = Annotated[list[Path] | None, typer.Option(help="Write to this file. May be given again.")]
 
 
 @app.command(
     epilog=examples(
         "lossreport table efficiency runs/efficiency.jsonl",
-        "lossreport table implementations runs/mine.jsonl --format latex --out mine.tex",
+        "lossreport table implementations runs/mine.jsonl --out mine.tex --out mine.csv",
     )
 )
 def table(
     name: Annotated[str, typer.Argument(metavar="TABLE", help=TABLE_HELP)],
     runs: Runs,
-    form: Form = "terminal",
-    out: Out = None,
+    form: Form = "",
+    out: Outs = None,
 ) -> int:
     """Print a table of one or more runs."""
-    from lossbench.reports.page import make_table
+    from lossbench.reports.page import make_tables
+    from lossbench.reports.section import form_of
 
-    _keep_apart(out, runs)
-    _print(make_table(name, runs, form), out)
+    places: list[Path | None] = [*out] if out else [None]
+    for path in places:
+        _keep_apart(path, runs)
+    texts = make_tables(name, runs, [form or form_of(path) for path in places])
+    for path, text in zip(places, texts, strict=True):
+        _print(text, path)
     return OK
 
 
@@ -54,7 +60,7 @@ def compare(
         str,
         typer.Option(help="Exit with 1 on any of slower, bigger, wrong (a,b,...), or unchecked."),
     ] = "",
-    form: Form = "terminal",
+    form: Form = "",
     out: Out = None,
 ) -> int:
     """Compare runs case by case: time, memory, fraction of ceiling, accuracy.
@@ -65,9 +71,10 @@ def compare(
     code differ by.
     """
     from lossbench.reports.compare import open_sides, pair, parse_gates
-    from lossbench.reports.section import check_form, render
+    from lossbench.reports.section import check_form, form_of, render
     from lossbench.reports.side_by_side import build, doubts, failures
 
+    form = form or form_of(out)
     check_form(form)
     gates = parse_gates(fail_on)
     _keep_apart(out, [base, *new])

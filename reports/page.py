@@ -32,9 +32,16 @@ def make_table(name: str, runs: Sequence[Path], form: str) -> str:
     Raises:
         ValueError: an unknown name, or a run file that is missing, damaged or of another suite.
     """
+    return make_tables(name, runs, [form])[0]
+
+
+def make_tables(name: str, runs: Sequence[Path], forms: Sequence[str]) -> list[str]:
+    """``make_table`` in several forms."""
     modules.load(tables, "table", name)
-    check_form(form)  # before anything is read
-    return render(functions.table(name, runs), form)
+    for form in forms:
+        check_form(form)  # before anything is read
+    sections = functions.table(name, runs)
+    return [render(sections, form) for form in forms]
 
 
 def make_figure(name: str, runs: Sequence[Path], out: Path) -> None:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -264,3 +265,9 @@ FORMS: dict[str, Callable[[Sequence[Section]], str]] = {
     "json": _json,
     "latex": _latex,
 }
+SUFFIXES = {".md": "markdown", ".csv": "csv", ".json": "json", ".tex": "latex"}
+
+
+def form_of(path: Path | None) -> str:
+    """The form that a file's name asks for; of another file, and of none, that of a terminal."""
+    return SUFFIXES.get(path.suffix, "terminal") if path else "terminal"

@@ -56,6 +56,34 @@ def test_check_fails_on_a_stale_page_and_changes_nothing(records, write_run):
     assert lossreport("page", str(page), "--check").returncode == 0
 
 
+def test_a_table_is_written_in_the_forms_that_names_of_files_ask_for(records, write_run):
+    run = write_run(records)
+    forms = {
+        "a.md": "markdown",
+        "b.csv": "csv",
+        "c.tex": "latex",
+        "d.json": "json",
+        "e": "terminal",
+    }
+    places = [run.parent / name for name in forms]
+    outs = [argument for path in places for argument in ("--out", str(path))]
+    done = lossreport("table", "efficiency", str(run), *outs)
+    assert (done.returncode, done.stdout) == (0, "")
+    for path, form in zip(places, forms.values(), strict=True):
+        assert path.read_text() == make_table("efficiency", [run], form)
+    lossreport("table", "efficiency", str(run), *outs[:2], "--format", "csv")
+    assert places[0].read_text() == places[1].read_text()
+
+
+def test_a_table_is_not_written_over_what_is_read_by_any_of_its_names(records, write_run):
+    run = write_run(records)
+    before, other = run.read_bytes(), run.parent / "a.md"
+    done = lossreport("table", "efficiency", str(run), "--out", str(other), "--out", str(run))
+    assert done.returncode == 2
+    assert "is a file that is read" in done.stderr
+    assert (run.read_bytes(), other.exists()) == (before, False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
