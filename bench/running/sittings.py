@@ -307,5 +307,5 @@ def _give_up(
         reason = f"in paired timing: {failure['reason']}"
         records[i].update(status=failure["status"], reason=reason)
     for i in right:
-        for name in (*TIMES, *TOLD, *PAIRS) if i in blamed else ("control_ms",):
+        for name in (*TIMES, *TOLD, *UNPAIRED, *PAIRS) if i in blamed else ("control_ms",):
             records[i].pop(name, None)

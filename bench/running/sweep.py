@@ -282,7 +282,7 @@ class _Session:
 
     def _skip(self, case: Case, record: dict[str, Any]) -> None:
         """Measured in an earlier session, which may have ended between the visits of a case."""
-        if self._paired or not wants_more(record):
+        if self._paired or not wants_more(record) or self._clock.left_s <= 0:
             self._progress.skip(case)
         else:
             self.measured += 1

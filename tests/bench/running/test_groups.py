@@ -131,6 +131,7 @@ class FakeWorker:
         if not measure or case.loss in self.broken:
             return {**counted, **self.broken.get(case.loss, {})}
         times = dict.fromkeys(("median_ms", "p20_ms", "p80_ms"), 1.0) | {"samples_ms": [1.0]}
+        times["taken_shares"] = [0.0]
         call_ms = self.call_ms.get(case.loss, 1.0)
         done = {"status": "ok", "reason": "", "call_ms": call_ms, "peak_bytes": 1, "disturbed": 0}
         return {**counted, **done, **times, **({"accuracy": "measured"} if errors else {})}
@@ -464,13 +465,16 @@ def test_a_group_in_which_nothing_is_right_is_not_tried_for_ever(tmp_path, fake_
     assert again.measured == 0
 
 
-def test_a_comparison_that_fails_says_so_and_is_tried_again(tmp_path, monkeypatch, fake_worker):
+@pytest.mark.parametrize("sitting", [1, 2])
+def test_a_comparison_that_fails_says_so_and_is_tried_again(
+    tmp_path, monkeypatch, fake_worker, sitting
+):
     working = FakeWorker.compare
 
     def fail(self, cases, rounds, timeout_s, scales=None):
         found = working(self, cases, rounds, timeout_s, scales)
-        second = len(self.comparisons) == 2
-        return {"status": "oom", "reason": "killed by the system"} if second else found
+        fails = len(self.comparisons) == sitting
+        return {"status": "oom", "reason": "killed by the system"} if fails else found
 
     with monkeypatch.context() as patch:
         patch.setattr(FakeWorker, "compare", fail)
@@ -478,6 +482,7 @@ def test_a_comparison_that_fails_says_so_and_is_tried_again(tmp_path, monkeypatc
     reasons = {(record["status"], record["reason"]) for record in outcome.records}
     assert reasons == {("oom", "in paired timing: killed by the system")}
     times = ("median_ms", "samples_ms", "cpu_shares", "disturbed", "retaken", "drift", "control_ms")
+    times += ("taken_shares",)
     assert not any(name in record for record in outcome.records for name in times)
     again, _ = run(tmp_path / "run.jsonl", CASES[:3])
     assert again.measured == 3

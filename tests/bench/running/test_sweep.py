@@ -173,6 +173,8 @@ def test_a_sweep_that_ended_between_visits_goes_on_with_them(tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run.jsonl")
     assert sorted({each["moments"] for each in read_all(tmp_path)}) == [1, 2]
+    without_time, events = run(tmp_path / "run.jsonl", CASES[:1], Limits(budget_s=0))
+    assert (without_time.measured, events) == (0, [("skip", CASES[0].loss)])
     outcome, _ = run(tmp_path / "run.jsonl")
     assert outcome.measured == len(CASES)
     assert {each["moments"] for each in outcome.records} == {3}
