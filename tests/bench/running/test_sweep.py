@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from lossbench.bench.cases.case import Case
+from lossbench.bench.measuring.timing import MOMENTS
 from lossbench.bench.predicting.ceilings import Ceilings
 from lossbench.bench.records.failures import describe_failure
 from lossbench.bench.records.runfile import read
@@ -342,76 +343,35 @@ def test_kill_at_random_moments_loses_nothing_finished_and_measures_nothing_twic
         "stderr": subprocess.DEVNULL,
     }
     generator = random.Random(0)
-    finished: list[str] = []
+    finished: list[dict] = []
     for _ in range(20):
         with subprocess.Popen(command, **options) as process:
-            while len(keys_of(path)) == len(finished) and process.poll() is None:
+            while len(lines_of(path)) == len(finished) and process.poll() is None:
                 time.sleep(0.02)
             time.sleep(generator.uniform(0, 0.5))
             assert process.poll() is None, "the sweep ended before it could be killed"
             process.kill()
-        keys = keys_of(path)
-        assert keys[: len(finished)] == finished
-        assert len(keys) > len(finished)
-        finished = keys
-    assert len(finished) < 120
+        lines = lines_of(path)
+        assert lines[: len(finished)] == finished
+        assert len(lines) > len(finished)
+        finished = lines
+    known = {line["key"]: line for line in finished}  # of several lines of a case the last counts
+    assert len(known) < 120
+    evaluated = [line["key"] for line in finished if line["moments"] == 1]
+    assert evaluated == list(known)  # each case once
     result = subprocess.run(command, **options)
     assert result.returncode == 0
-    keys = keys_of(path)
+    records = lines_of(path)
+    keys = [record["key"] for record in records]
     assert len(keys) == len(set(keys)) == 120
-    assert keys[: len(finished)] == finished
-    assert [record["key"] for record in read(path).records] == keys
+    assert keys[: len(known)] == list(known)
+    for record, line in zip(records, known.values(), strict=False):
+        assert record["samples_ms"][: len(line["samples_ms"])] == line["samples_ms"]
+    assert {record["moments"] for record in records} == {MOMENTS}
+    assert read(path).records == records
 
 
-def keys_of(path: Path) -> list[str]:
-    """Keys of the whole lines of a run file, as they stand in it."""
+def lines_of(path: Path) -> list[dict]:
+    """The whole lines of a run file but its header, as they stand in it."""
     lines = path.read_bytes().split(b"\n")[1:-1] if path.exists() else []
-    return [json.loads(line)["key"] for line in lines]
-
-
-def test_children_end_with_their_parent(tmp_path):
-    code = (
-        "import os, signal, time\n"
-        "from lossbench.bench.cases.case import Case\n"
-        "from lossbench.bench.running.worker import Worker\n"
-        "if __name__ == '__main__':\n"
-        "    worker = Worker('cpu')\n"
-        "    worker.evaluate(Case('smi', batch=4, dim=4), 60)\n"
-        "    print(worker._process.pid, flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    script = tmp_path / "parent.py"
-    script.write_text(code)
-    result = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=60
-    )
-    child = Path("/proc", result.stdout.strip())
-    for _ in range(100):
-        if not child.exists():
-            break
-        time.sleep(0.05)
-    assert not child.exists()
-
-
-@pytest.mark.parametrize(("device", "done"), [("cuda", True), ("cpu", False)])
-def test_what_did_not_fit_is_tried_again_where_others_share_the_memory(device, done):
-    record = {"status": "oom", "device": device}
-    assert are_done([CASES[0]], [record], paired=False, errors=True, energy=False) is done
-
-
-def test_kernels_that_cannot_be_compiled_ahead_are_said_and_cases_go_on(tmp_path, monkeypatch):
-    class Slow(FakeWorker):
-        def prepare(self, cases, timeout_s):
-            return {"status": "timeout", "reason": f"not finished after {timeout_s:g} s"}
-
-        def stop(self):
-            pass
-
-    told = Ceilings({"float32": 1.0}, [(1, 1.0)], 1.0)
-    writer, _ = open_run(tmp_path / "run.jsonl", "cpu", calibration=told.describe, is_alone=False)
-    progress, case = Quiet(), replace(CASES[0], device="cuda")
-    with writer:
-        outcome = sweep([case], writer, Limits(timeout_s=7), progress, worker=Slow("cuda"))
-    assert outcome.measured == 1
-    lines = [line for event, line in progress.events if event == "tell"]
-    assert lines == ["kernels are not compiled ahead: not finished after 7 s"]
+    return [json.loads(line) for line in lines]
