@@ -14,13 +14,15 @@ app = make_app(
     failure="a page is stale or --fail-on found something",
     doubt="--fail-on slower found something only where a machine was busy",
 )
-TABLE_HELP = f"{', '.join(modules.names(tables))}."
+TABLE_HELP = f"{', '.join(modules.names(tables))}; or several: a,b."
 FIGURE_HELP = f"{', '.join(modules.names(figures))}."
 FORMAT_HELP = "terminal, markdown, csv, json or latex; default: as the file's name ends."
+TERMINAL = Path("-")
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run files.")]
 Form = Annotated[str, typer.Option("--format", help=FORMAT_HELP)]
 Out = Annotated[Path | None, typer.Option(help="Write to this file.")]
-Outs = Annotated[list[Path] | None, typer.Option(help="Write to this file. May be given again.")]
+OUTS_HELP = "Write to this file, - is the terminal. May be given again."
+Outs = Annotated[list[Path] | None, typer.Option(help=OUTS_HELP)]
 
 
 @app.command(
@@ -35,11 +37,11 @@ def table(
     form: Form = "",
     out: Outs = None,
 ) -> int:
-    """Print a table of one or more runs."""
+    """Print tables of one or more runs."""
     from lossbench.reports.page import make_tables
     from lossbench.reports.section import form_of
 
-    places: list[Path | None] = [*out] if out else [None]
+    places = [None if path == TERMINAL else path for path in out or [TERMINAL]]
     for path in places:
         _keep_apart(path, runs)
     texts = make_tables(name, runs, [form or form_of(path) for path in places])

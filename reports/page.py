@@ -25,7 +25,7 @@ def make_table(name: str, runs: Sequence[Path], form: str) -> str:
     """A table as text.
 
     Args:
-        name: a module of ``reports.tables``.
+        name: a module of ``reports.tables``, or several: a,b.
         runs: run files.
         form: one of ``FORMS``.
 
@@ -37,10 +37,12 @@ def make_table(name: str, runs: Sequence[Path], form: str) -> str:
 
 def make_tables(name: str, runs: Sequence[Path], forms: Sequence[str]) -> list[str]:
     """``make_table`` in several forms."""
-    modules.load(tables, "table", name)
+    names = name.split(",")
+    for each in names:
+        modules.load(tables, "table", each)
     for form in forms:
         check_form(form)  # before anything is read
-    sections = functions.table(name, runs)
+    sections = [section for each in names for section in functions.table(each, runs)]
     return [render(sections, form) for form in forms]
 
 

@@ -73,7 +73,8 @@ def judge(case: Case, output: tuple[Tensor, ...], scale: float = 1.0) -> dict[st
     """
     if not all(bool(tensor.isfinite().all()) for tensor in output):
         return {"status": "invalid", "reason": "the value or its gradient is not finite"}
-    truth = _truth(_same_truth(case))
+    same = _same_truth(case)
+    truth = _truth(same, output if case == same else None)
     value = output[0].item() / scale
     value_error = _relative(abs(value - truth.value), abs(truth.value))
     fields = {
@@ -199,17 +200,24 @@ def _fits(case: Case) -> bool:
 _truths: dict[tuple[str, str], tuple[tuple[Any, ...], Truth]] = {}
 
 
-def _truth(case: Case) -> Truth:
+def _truth(case: Case, own: tuple[Tensor, ...] | None) -> Truth:
     """The latest truth of each loss and kind of inputs is remembered: they are large."""
     place, key = (case.loss, case.inputs), tuple(sorted(case.describe().items()))
     if place not in _truths or _truths[place][0] != key:
-        _truths[place] = key, _find_truth(case)
+        _truths[place] = key, _find_truth(case, own)
     return _truths[place][1]
 
 
-def _find_truth(case: Case) -> Truth:
-    """The truth by the judge; of one that the reference does not agree with by the reference."""
-    found = _compute_truth(case, _judge(case))
+def _find_truth(case: Case, own: tuple[Tensor, ...] | None) -> Truth:
+    """The truth by the judge; of one that the reference does not agree with by the reference.
+
+    Args:
+        case: the reference.
+        own: its output, if that is what is judged. It must not excuse itself: only a truth that
+            does not come from the reference, and that it agrees with, takes it for granted.
+    """
+    judge = _judge(case)
+    found = _compute_truth(case, judge, None if judge == "reference" else own)
     errors = found.reference_value_error or 0.0, found.reference_gradient_error or 0.0
     allowed = VALUE_TOLERANCE[case.dtype], GRADIENT_TOLERANCE[case.dtype]
     if found.by != "reference" and any(e > most for e, most in zip(errors, allowed, strict=True)):
@@ -217,7 +225,7 @@ def _find_truth(case: Case) -> Truth:
     return found
 
 
-def _compute_truth(case: Case, name: str) -> Truth:
+def _compute_truth(case: Case, name: str, own: tuple[Tensor, ...] | None = None) -> Truth:
     reference = specification(case)
     judge = reference if name == "reference" else _created(case, name)
     views = make_views(case)
@@ -231,7 +239,7 @@ def _compute_truth(case: Case, name: str) -> Truth:
     runs = name == "reference" or case.device == "cpu"
     if not (runs and _affordable(case)):
         return Truth(value, size, name, gradient, None, None)
-    own_value, *own_gradients = make_call(reference, views, "step")()
+    own_value, *own_gradients = own or make_call(reference, views, "step")()
     gradient_error = None
     if gradient is not None:
         gradient_error = _distance(torch.cat([g.double() for g in own_gradients]), gradient)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from operator import mul
 from typing import Any
 
@@ -12,6 +12,7 @@ from lossbench.bench.comparing.baselines import comparisons
 from lossbench.bench.comparing.drift import drifted
 from lossbench.bench.comparing.ratios import LEAST, LOOKS, could_settle, noise_of, ratio
 from lossbench.bench.measuring.disturbance import beside
+from lossbench.bench.measuring.interleave import LONG_S
 from lossbench.bench.measuring.timing import VISIT_MS, summarise
 from lossbench.bench.records.environment import content_hash
 from lossbench.bench.running import groups
@@ -24,6 +25,9 @@ TIMES = ("median_ms", "p20_ms", "p80_ms")
 UNPAIRED = ("moments", "taken_shares")
 """What a record says of samples that were not taken in turn."""
 PAIRS = ("pair_group", "pair_processes", "pair_cut", "control_ms", "drift")
+CLEAR = 3.0
+"""Where a budget is short, a long case is visited once that takes so many times as long, or as
+little, as all that it is compared with: one round settles that."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,14 @@ class Room:
     left_s: Callable[[], float]
     later_s: float = 0.0
 
-    def seconds(self, least_s: float, further_s: float) -> float:
-        """For a group whose fewest rounds take ``least_s``, and a few more of quick cases."""
+    def seconds(self, wanted_s: float) -> float:
+        """For a group that needs ``wanted_s`` for its fewest rounds and a few of quick cases."""
         left_s = self.left_s()
-        return min(left_s, max(left_s - self.later_s, least_s + further_s))
+        return min(left_s, max(left_s - self.later_s, wanted_s))
+
+    def is_short(self, wanted_s: float) -> bool:
+        """Whether that is not left, or only as later groups get less than they need."""
+        return self.left_s() - self.later_s < wanted_s
 
 
 def compare(
@@ -79,7 +87,7 @@ def compare(
     held = _fitting(cases, records, right, room)
     without = len(right) - len(held.right) if held else len(right)
     short = f"{_cases(without)} not timed in turn" if without else ""
-    if held and held.once and not short:
+    if held and set(held.once) - _clear(records, held.right) and not short:
         short = f"{_cases(len(held.once))} timed in one round"
     if held:
         for i, name in product(right, PAIRS):  # what an earlier session found is of other rounds
@@ -101,17 +109,28 @@ def _fitting(
 ) -> "_Sittings | None":
     """Sittings of as many cases as there is room for, the quickest; None if for none.
 
-    Before one is left out, up to half of them, the slowest, are visited once: their noise is then
-    taken to be that of the run.
+    Where that is short, those that are clear are visited once. Before a case is left out, up to
+    half of them, the slowest, are too: their noise is then taken to be that of the run.
     """
+    is_short = room.is_short(_Sittings(cases, records, right, ()).wanted_s)
+    clear = _clear(records, right) if is_short else set()
     quickest = sorted(right, key=lambda i: float(records[i]["call_ms"]))
     for count in range(len(right), 0, -1):
         for number in range(count // 2 + 1):
-            once = quickest[count - number : count]
-            held = _Sittings(cases, records, sorted(quickest[:count]), once)
+            once = clear.intersection(quickest[:count]).union(quickest[count - number : count])
+            held = _Sittings(cases, records, sorted(quickest[:count]), sorted(once))
             if held.processes(room):
                 return held
     return None
+
+
+def _clear(records: Sequence[Record], right: Sequence[int]) -> set[int]:
+    """Long cases whose evaluation leaves no doubt of how they compare."""
+    times = [float(records[i]["median_ms"]) for i in right]
+    pairs = comparisons([records[i] for i in right])
+    doubtful = {pair for pair in pairs if 1 / CLEAR < times[pair[0]] / times[pair[1]] < CLEAR}
+    clear = set(chain(*pairs)) - set(chain(*doubtful))
+    return {right[place] for place in clear if times[place] > 1e3 * LONG_S}
 
 
 def _cases(count: int) -> str:
@@ -191,13 +210,18 @@ class _Sittings:
 
     def seconds(self, room: Room) -> float:
         """What it may take."""
-        least_s = groups.MIN_ROUNDS * sum(self.visits_s(self.right)) - self._saved_s
-        return room.seconds(least_s, groups.FURTHER_S[self.device])
+        return room.seconds(self.wanted_s)
 
     def processes(self, room: Room) -> int:
         """In which it is timed, at most; 0 where there is no room for it."""
         seconds = self.seconds(room) + self._saved_s
         return groups.processes(self.visits_s(self.right), self.device, seconds)
+
+    @property
+    def wanted_s(self) -> float:
+        """Seconds of the fewest rounds, and of a few of quick cases."""
+        least_s = groups.MIN_ROUNDS * sum(self.visits_s(self.right)) - self._saved_s
+        return least_s + groups.FURTHER_S[self.device]
 
     @property
     def _saved_s(self) -> float:

@@ -75,6 +75,16 @@ def test_a_table_is_written_in_the_forms_that_names_of_files_ask_for(records, wr
     assert places[0].read_text() == places[1].read_text()
 
 
+def test_several_tables_are_one_file_and_a_dash_is_the_terminal(records, write_run):
+    run = write_run(records)
+    path = run.parent / "both.md"
+    done = lossreport("table", "efficiency,fair", str(run), "--out", "-", "--out", str(path))
+    each = [make_table(name, [run], "terminal") for name in ("efficiency", "fair")]
+    assert (done.returncode, done.stdout) == (0, "\n".join(each))
+    each = [make_table(name, [run], "markdown") for name in ("efficiency", "fair")]
+    assert path.read_text() == "\n".join(each)
+
+
 def test_a_table_is_not_written_over_what_is_read_by_any_of_its_names(records, write_run):
     run = write_run(records)
     before, other = run.read_bytes(), run.parent / "a.md"

@@ -143,7 +143,9 @@ def test_the_truth_is_of_the_rounded_inputs(loss, dtype):
 def test_all_implementations_share_one_truth(monkeypatch):
     made = []
     find = accuracy._find_truth
-    monkeypatch.setattr(accuracy, "_find_truth", lambda case: made.append(case) or find(case))
+    monkeypatch.setattr(
+        accuracy, "_find_truth", lambda case, own: made.append(case) or find(case, own)
+    )
     for implementation in ("reference", "gram", "chunked"):
         case = make_case(implementation=implementation)
         judge(case, right_output(case))
@@ -209,6 +211,22 @@ def test_where_the_reference_takes_seconds_the_least_work_tells_the_same_truth(m
     assert judge(case, (1.1 * output[0], *output[1:]))["status"] == "invalid"
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_output_of_the_reference_does_not_excuse_itself(monkeypatch, place):
+    """It tells how far off the reference is, unless it is further off than that can be."""
+    monkeypatch.setattr(accuracy, "QUICK_MACS", 0)
+    case = make_case("vicreg", batch=8, dim=64)
+    output = right_output(case)
+    monkeypatch.setattr(accuracy, "make_call", pytest.fail)  # what is at hand is not computed again
+    found = judge(case, output)
+    assert (found["status"], found["gradient_error_to_reference"]) == ("ok", 1)
+    accuracy._truths.clear()
+    monkeypatch.setattr(accuracy, "make_call", make_call)
+    wrong = [tensor * (1.1 if number == place else 1.0) for number, tensor in enumerate(output)]
+    found = judge(case, tuple(wrong))
+    assert (found["status"], found["judged_by"]) == ("invalid", "reference")
+
+
 def test_a_judge_that_the_reference_does_not_agree_with_is_none(monkeypatch):
     """Or an error that an implementation makes in every dtype would be its own truth."""
     monkeypatch.setattr(accuracy, "QUICK_MACS", 0)
@@ -222,7 +240,7 @@ def test_a_judge_that_the_reference_does_not_agree_with_is_none(monkeypatch):
 
     monkeypatch.setitem(spec.implementations, name, wrong)
     output = make_call(losses.create("vicreg", name), make_views(case), "step")()
-    found = judge(case, output)
+    found = judge(replace(case, implementation=name), output)
     assert (found["status"], found["judged_by"]) == ("invalid", "reference")
 
 

@@ -130,9 +130,9 @@ class FakeWorker:
         counted = {"macs": 1}
         if not measure or case.loss in self.broken:
             return {**counted, **self.broken.get(case.loss, {})}
-        times = dict.fromkeys(("median_ms", "p20_ms", "p80_ms"), 1.0) | {"samples_ms": [1.0]}
-        times["taken_shares"] = [0.0]
         call_ms = self.call_ms.get(case.loss, 1.0)
+        times = dict.fromkeys(("median_ms", "p20_ms", "p80_ms"), call_ms)
+        times |= {"samples_ms": [call_ms], "taken_shares": [0.0]}
         done = {"status": "ok", "reason": "", "call_ms": call_ms, "peak_bytes": 1, "disturbed": 0}
         return {**counted, **done, **times, **({"accuracy": "measured"} if errors else {})}
 
@@ -351,8 +351,8 @@ def test_the_slowest_keeps_the_time_of_its_evaluation_so_that_others_are_compare
 
 
 def test_the_slowest_is_visited_once_where_the_others_have_two_rounds(tmp_path, fake_worker):
-    fake_worker.call_ms = dict.fromkeys(LOSSES, 100.0) | {"nt_xent": 7000.0}
-    limits = Limits(budget_s=10.0)
+    fake_worker.call_ms = dict.fromkeys(LOSSES, 3000.0) | {"nt_xent": 7000.0}
+    limits = Limits(budget_s=24.0)
     outcome, events = run(tmp_path / "run.jsonl", CASES[:3], limits=limits)
     counts = [len(record["samples_ms"]) for record in outcome.records]
     assert counts[1] == 1
@@ -361,6 +361,26 @@ def test_the_slowest_is_visited_once_where_the_others_have_two_rounds(tmp_path, 
     assert (outcome.measured, outcome.left) == (3, 0)
     (line,) = [said for event, said in events if event == "tell"]
     assert line.startswith("little is left of the budget: 1 case is timed in one round, from ")
+
+
+@pytest.mark.parametrize(
+    ("call_ms", "budget_s", "visits"),
+    [
+        ({"nt_xent": 5000.0}, 15.0, 1),  # 50 times as long as the others: two rounds leave no time
+        ({"nt_xent": 5000.0}, 30.0, 2),
+        ({"nt_xent": 5000.0, "smi": 2500.0}, 19.0, 2),  # twice as long: one might not settle it
+    ],
+)
+def test_what_is_clear_leaves_its_second_round_to_others(
+    tmp_path, fake_worker, call_ms, budget_s, visits
+):
+    fake_worker.call_ms = dict.fromkeys(LOSSES, 100.0) | {"smi": 100.0} | call_ms
+    cases = [*CASES[:3], replace(CASES[0], loss="smi")]
+    outcome, events = run(tmp_path / "run.jsonl", cases, limits=Limits(budget_s=budget_s))
+    samples = {record["loss"]: record["samples_ms"] for record in outcome.records}
+    assert len(samples["nt_xent"]) == visits
+    assert min(len(samples[loss]) for loss in ("smi", "barlow_twins")) >= MIN_ROUNDS
+    assert not [said for event, said in events if event == "tell"]
 
 
 def test_one_that_is_visited_once_does_not_end_the_rounds_of_others(tmp_path, fake_worker):
@@ -400,8 +420,8 @@ def test_a_group_leaves_later_ones_the_time_that_they_need(tmp_path, fake_worker
 
 def test_the_first_rounds_of_a_group_go_before_later_ones():
     room = Room(lambda: 100.0, later_s=90.0)
-    assert [room.seconds(least_s, 0.0) for least_s in (5.0, 20.0, 200.0)] == [10.0, 20.0, 100.0]
-    assert room.seconds(20.0, further_s=6.0) == 26.0
+    assert [room.seconds(wanted_s) for wanted_s in (5.0, 20.0, 200.0)] == [10.0, 20.0, 100.0]
+    assert [room.is_short(wanted_s) for wanted_s in (5.0, 20.0, 200.0)] == [False, True, True]
 
 
 def test_cases_that_are_right_or_wrong_are_not_timed_in_turn(tmp_path, fake_worker):

@@ -375,3 +375,51 @@ def lines_of(path: Path) -> list[dict]:
     """The whole lines of a run file but its header, as they stand in it."""
     lines = path.read_bytes().split(b"\n")[1:-1] if path.exists() else []
     return [json.loads(line) for line in lines]
+
+
+def test_children_end_with_their_parent(tmp_path):
+    code = (
+        "import os, signal, time\n"
+        "from lossbench.bench.cases.case import Case\n"
+        "from lossbench.bench.running.worker import Worker\n"
+        "if __name__ == '__main__':\n"
+        "    worker = Worker('cpu')\n"
+        "    worker.evaluate(Case('smi', batch=4, dim=4), 60)\n"
+        "    print(worker._process.pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    result = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=60
+    )
+    child = Path("/proc", result.stdout.strip())
+    for _ in range(100):
+        if not child.exists():
+            break
+        time.sleep(0.05)
+    assert not child.exists()
+
+
+@pytest.mark.parametrize(("device", "done"), [("cuda", True), ("cpu", False)])
+def test_what_did_not_fit_is_tried_again_where_others_share_the_memory(device, done):
+    record = {"status": "oom", "device": device}
+    assert are_done([CASES[0]], [record], paired=False, errors=True, energy=False) is done
+
+
+def test_kernels_that_cannot_be_compiled_ahead_are_said_and_cases_go_on(tmp_path, monkeypatch):
+    class Slow(FakeWorker):
+        def prepare(self, cases, timeout_s):
+            return {"status": "timeout", "reason": f"not finished after {timeout_s:g} s"}
+
+        def stop(self):
+            pass
+
+    told = Ceilings({"float32": 1.0}, [(1, 1.0)], 1.0)
+    writer, _ = open_run(tmp_path / "run.jsonl", "cpu", calibration=told.describe, is_alone=False)
+    progress, case = Quiet(), replace(CASES[0], device="cuda")
+    with writer:
+        outcome = sweep([case], writer, Limits(timeout_s=7), progress, worker=Slow("cuda"))
+    assert outcome.measured == 1
+    lines = [line for event, line in progress.events if event == "tell"]
+    assert lines == ["kernels are not compiled ahead: not finished after 7 s"]
