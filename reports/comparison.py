@@ -5,7 +5,15 @@ from typing import Any
 import pandas as pd
 
 from lossbench.bench.comparing.moderation import Noise
-from lossbench.bench.comparing.ratios import FLOOR, Ratio, by_process, digits, is_paired, ratio
+from lossbench.bench.comparing.ratios import (
+    FLOOR,
+    Ratio,
+    claimed,
+    digits,
+    is_paired,
+    looks_at,
+    ratio_of,
+)
 
 
 def time_ratio(row: pd.Series, baseline: pd.Series | None) -> Ratio | None:
@@ -14,7 +22,7 @@ def time_ratio(row: pd.Series, baseline: pd.Series | None) -> Ratio | None:
         return None
     if row["pair_group"] != baseline["pair_group"]:
         return None
-    return ratio(by_process(row.to_dict()), by_process(baseline.to_dict()), row["noise"])
+    return ratio_of(row.to_dict(), baseline.to_dict(), row["noise"])
 
 
 def compare(rows: pd.DataFrame, baselines: dict[Any, pd.Series | None]) -> pd.DataFrame:
@@ -57,9 +65,10 @@ def spread(rows: pd.DataFrame) -> str:
     """How noisy ratios of rounds are, in a sentence, and from where on a difference is claimed."""
     noise: list[Noise] = list(dict.fromkeys(rows["noise"]))
     scales = pd.Series([each.scale for each in noise])
+    sure = pd.Series([claimed(looks_at(row)) for row in rows.to_dict("records")])
     return (
         f"Ratios vary by {_span(scales, '{:.1%}')} from round to round; a difference is claimed "
-        f"where all of the 99.9% interval is beyond {FLOOR:.0%}."
+        f"where all of the {_span(sure, '{:.1%}')} interval is beyond {FLOOR:.0%}."
     )
 
 

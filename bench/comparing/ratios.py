@@ -20,9 +20,11 @@ LEAST = 2
 not seen within it."""
 LOOKS = 5
 """A comparison is looked at so often at most, and ends when it is settled."""
-CLAIMED = 1 - 0.005 / LOOKS
-"""Confidence of the interval that a claim rests on: however often it is looked at, a difference is
-claimed of a call and itself at most once in 200 comparisons (Bonferroni)."""
+WRONG = 0.005
+"""Share of comparisons of a call with itself of which a difference may be claimed, however often
+they are looked at."""
+
+Record = Mapping[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,20 @@ class Ratio:
     most: float
 
     @classmethod
-    def of(cls, mean: float, error: float, freedom: float) -> "Ratio":
-        """From the mean of log ratios, its standard error and degrees of freedom."""
-        shown, claimed = (
+    def of(cls, mean: float, error: float, freedom: float, looks: int = LOOKS) -> "Ratio":
+        """From the mean of log ratios, its standard error and degrees of freedom.
+
+        Args:
+            mean: of log ratios.
+            error: of it.
+            freedom: of that.
+            looks: as ``claimed`` takes them.
+        """
+        shown, surer = (
             float(stdtrit(freedom, (1 + confidence) / 2)) * error if error else 0.0
-            for confidence in (SHOWN, CLAIMED)
+            for confidence in (SHOWN, claimed(looks))
         )
-        ends = (mean, mean - shown, mean + shown, mean - claimed, mean + claimed)
+        ends = (mean, mean - shown, mean + shown, mean - surer, mean + surer)
         with np.errstate(over="ignore"):
             return cls(*(float(np.exp(end)) for end in ends))
 
@@ -65,19 +74,45 @@ class Ratio:
         return "SAME" if same else "UNRESOLVED"
 
 
-def ratio(contender: Samples, baseline: Samples, noise: Noise) -> Ratio:
+def claimed(looks: int) -> float:
+    """Confidence of the interval that a claim rests on.
+
+    All looks at a comparison together claim at most ``WRONG`` (Bonferroni).
+
+    Args:
+        looks: how often it may be looked at, which is known before it is.
+    """
+    return 1 - WRONG / looks
+
+
+def ratio(contender: Samples, baseline: Samples, noise: Noise, looks: int = LOOKS) -> Ratio:
     """Ratio of times that were sampled in the same rounds.
 
     Args:
         contender: milliseconds of each round of each sitting.
         baseline: likewise.
         noise: that the run shows.
+        looks: as ``claimed`` takes them.
     """
     pairs = Pairs.of(contender, baseline)
-    return Ratio.of(pairs.mean, *noise.error(pairs))
+    return Ratio.of(pairs.mean, *noise.error(pairs), looks)
 
 
-def could_settle(contender: Samples, baseline: Samples, noise: Noise, growth: float) -> bool:
+def ratio_of(contender: Record, baseline: Record, noise: Noise) -> Ratio:
+    """``ratio`` of two records of a group."""
+    looks = min(looks_at(contender), looks_at(baseline))
+    return ratio(by_process(contender), by_process(baseline), noise, looks)
+
+
+def looks_at(record: Record) -> int:
+    """How often comparisons of a record may have been looked at."""
+    looks = record.get("pair_looks")
+    return int(looks) if isinstance(looks, (int, float)) and looks >= 1 else LOOKS  # missing: nan
+
+
+def could_settle(
+    contender: Samples, baseline: Samples, noise: Noise, looks: int, growth: float
+) -> bool:
     """Whether ``growth`` times as many rounds may settle a verdict.
 
     That is so if they would for any ratio in the interval that is known now.
@@ -86,22 +121,23 @@ def could_settle(contender: Samples, baseline: Samples, noise: Noise, growth: fl
         contender: as ``ratio`` takes it.
         baseline: likewise.
         noise: that the run shows.
+        looks: as ``claimed`` takes them.
         growth: at least 1.
     """
-    pairs, now = Pairs.of(contender, baseline), ratio(contender, baseline, noise)
+    pairs, now = Pairs.of(contender, baseline), ratio(contender, baseline, noise, looks)
     more = noise.error(replace(pairs, rounds=round(growth * pairs.rounds)))
     nearest = min(max(1.0, now.low), now.high)
     possible = (float(np.log(end)) for end in (now.low, nearest, now.high))
-    return any(Ratio.of(mean, *more).verdict != "UNRESOLVED" for mean in possible)
+    return any(Ratio.of(mean, *more, looks).verdict != "UNRESOLVED" for mean in possible)
 
 
-def noise_of(records: Iterable[Mapping[Any, Any]]) -> Noise:
+def noise_of(records: Iterable[Record]) -> Noise:
     """What all groups of records, of one machine, show of their noise.
 
     In each, cases are compared with the one that was timed twice in each round, and that with
     itself.
     """
-    groups: dict[str, list[Mapping[Any, Any]]] = {}
+    groups: dict[str, list[Record]] = {}
     for record in records:
         if is_paired(record):
             groups.setdefault(record["pair_group"], []).append(record)
@@ -120,11 +156,11 @@ def is_paired(record: Any) -> bool:
     return isinstance(record.get("pair_group"), str) and _has(record, "samples_ms")
 
 
-def _has(record: Mapping[Any, Any], name: str) -> bool:
+def _has(record: Record, name: str) -> bool:
     return isinstance(record.get(name), list)  # a table's missing value is no list
 
 
-def by_process(record: Mapping[Any, Any], name: str = "samples_ms") -> list[list[float]]:
+def by_process(record: Record, name: str = "samples_ms") -> list[list[float]]:
     """Samples of a record that was timed in turn, apart for each of its processes."""
     samples, processes = record[name], int(record["pair_processes"])
     rounds = len(samples) // processes

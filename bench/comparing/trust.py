@@ -143,7 +143,7 @@ def _verdict(
     verdict = ""
     for look, noise in zip(looks, noises, strict=True):
         part = session[:look]
-        verdict = ratio(_of(part, name), _of(part, "self"), noise).verdict
+        verdict = ratio(_of(part, name), _of(part, "self"), noise, len(looks)).verdict
         if verdict != "UNRESOLVED":
             break
     return verdict

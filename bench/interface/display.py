@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lossbench.bench.comparing.baselines import baseline
 from lossbench.bench.comparing.moderation import Noise
-from lossbench.bench.comparing.ratios import by_process, digits, noise_of, ratio
+from lossbench.bench.comparing.ratios import FLOOR, LOOKS, claimed, digits, noise_of, ratio_of
 from lossbench.bench.comparing.trust import comparisons as compared
 from lossbench.bench.comparing.trust import judge
 from lossbench.bench.interface.console import COLUMNS, show_next
@@ -30,7 +30,8 @@ LONGEST = 16
 KINDS = ("random", "aligned", "collapsed")
 IN_TURN = (
     "Ratio: to the time of the reference of its loss, or of the first row where there are "
-    "references alone. A difference is claimed where all of the 99.9% interval is beyond 1%."
+    "references alone. A difference is claimed where all of a surer interval "
+    f"({claimed(1):.1%} to {claimed(LOOKS):.1%}) is beyond {FLOOR:.0%}."
 )
 
 REHEARSED = (
@@ -137,7 +138,7 @@ def _ratio(record: dict[str, Any], bases: Mapping[str, dict[str, Any]], noise: N
     base = bases.get(record["key"])
     if base is None:
         return ["-", "-", "-"]
-    found = ratio(by_process(record), by_process(base), noise)
+    found = ratio_of(record, base, noise)
     interval = f"{digits(found.low)}-{digits(found.high)}"
     return [f"{digits(found.value)}x", interval, found.verdict]
 

@@ -85,6 +85,7 @@ RECORD: dict[str, Kind] = {
         COUNT,
         evaluations="independent evaluations that all devices make together",
         pair_processes="fresh processes that cases were timed in turn in",
+        pair_looks="how often verdicts of it may have been looked at, at most",
         processes="processes that measured it together",
         moments="at which a case that was timed alone was sampled, as often at each",
     ),

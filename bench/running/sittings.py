@@ -24,7 +24,7 @@ TOLD = ("samples_ms", "cpu_shares", "disturbed", "retaken")
 TIMES = ("median_ms", "p20_ms", "p80_ms")
 UNPAIRED = ("moments", "taken_shares")
 """What a record says of samples that were not taken in turn."""
-PAIRS = ("pair_group", "pair_processes", "pair_cut", "control_ms", "drift")
+PAIRS = ("pair_group", "pair_processes", "pair_looks", "pair_cut", "control_ms", "drift")
 CLEAR = 3.0
 """Where a budget is short, a long case is visited once that takes so many times as long, or as
 little, as all that it is compared with: one round settles that."""
@@ -151,13 +151,13 @@ def _sit(
     With one process all sittings are in it, and are one to what is made of them.
     """
     timed = held.right
-    looks = processes if processes > 1 else LOOKS
     seconds = groups.end_s(held.visits_s(timed), held.device, held.seconds(room))
+    sittings = held.plan(processes, seconds)
     number = 0
-    for look in range(looks):
+    for look in range(sittings):
         visits_s, room_s = held.visits_s(timed), min(seconds, room.left_s())
         if not look or processes == 1:  # all processes have as many rounds as the first
-            number = groups.rounds(room_s, looks - look, visits_s)
+            number = groups.rounds(room_s, sittings - look, visits_s)
         if look and (not number or number * sum(visits_s) > room_s):
             break
         if look and processes > 1:
@@ -198,6 +198,7 @@ class _Sittings:
         self._cases, self._records = cases, records
         self._visit_s = {i: max(records[i]["call_ms"], VISIT_MS) / 1e3 for i in right}
         self._twice = min(right, key=lambda i: (self._visit_s[i], float(records[i]["call_ms"])))
+        self._looks = dict.fromkeys(right, LOOKS)
         self._samples: dict[int, list[list[float]]] = {i: [] for i in right}
         self._control: list[list[float]] = []
         self._told: dict[int, list[Mapping[str, Any]]] = {i: [] for i in right}
@@ -227,6 +228,25 @@ class _Sittings:
     def _saved_s(self) -> float:
         """Seconds that the fewest rounds take less, as some are visited once."""
         return (groups.MIN_ROUNDS - 1) * sum(self._visit_s[i] for i in self.once)
+
+    def plan(self, processes: int, seconds: float) -> int:
+        """How many sittings there may be. How often each case may be looked at follows from it.
+
+        Args:
+            processes: one is looked at after each sitting; of several the first few are not.
+            seconds: for all sittings: what is long leaves no time to be looked at often.
+        """
+        if processes > 1:
+            self._looks = dict.fromkeys(self.right, processes - min(LEAST, processes) + 1)
+            return processes
+        spare_s = seconds - groups.MIN_ROUNDS * sum(self.visits_s(self.right)) + self._saved_s
+        for i in self.right:
+            if i in self.once:
+                self._looks[i] = 1
+                continue
+            further = int(max(0.0, spare_s) / (groups.MIN_ROUNDS * self._visit_s[i]))
+            self._looks[i] = min(LOOKS, 1 + further)
+        return max(self._looks.values())
 
     def asks(self, timed: Sequence[int], number: int) -> tuple[list[Case], list[int]]:
         """What a sitting is of: cases, and rounds of each."""
@@ -267,6 +287,7 @@ class _Sittings:
         """Say in a record what is known so far, of the case and of the whole group."""
         times = summarise(_flat(self._samples[i]))
         shared = {"pair_group": self._name, "pair_processes": len(self._samples[i])}
+        shared["pair_looks"] = self._looks[i]
         told = {**shared, **beside(self._told[i]), **of_all}
         for name in UNPAIRED:
             self._records[i].pop(name, None)
@@ -293,7 +314,8 @@ class _Sittings:
             i, base = right[place], right[base_place]
             if i in self.once or base in self.once:
                 continue
-            pair = (self._samples[i], self._samples[base], noise)
+            looks = min(self._looks[i], self._looks[base])
+            pair = (self._samples[i], self._samples[base], noise, looks)
             done = len(_flat(self._samples[i]))
             further = seconds / (self._visit_s[i] + self._visit_s[base])
             is_open = ratio(*pair).verdict == "UNRESOLVED"

@@ -8,12 +8,13 @@ import torch
 
 from lossbench.bench.comparing.moderation import Noise, Pairs, learn
 from lossbench.bench.comparing.ratios import (
-    CLAIMED,
     LOOKS,
     Ratio,
+    claimed,
     could_settle,
     noise_of,
     ratio,
+    ratio_of,
 )
 from lossbench.bench.measuring.disturbance import Stretch
 from lossbench.bench.measuring.interleave import VISIT_CALLS, interleave
@@ -107,8 +108,35 @@ def test_verdicts(shown, claimed, verdict):
     assert Ratio((shown[0] * shown[1]) ** 0.5, *shown, *claimed).verdict == verdict
 
 
-def test_claims_of_all_looks_together_are_wrong_once_in_200():
-    assert pytest.approx(1 / 200) == LOOKS * (1 - CLAIMED)
+@pytest.mark.parametrize("looks", range(1, LOOKS + 1))
+def test_claims_of_all_looks_together_are_wrong_once_in_200(looks):
+    assert looks * (1 - claimed(looks)) == pytest.approx(1 / 200)
+
+
+def test_what_is_looked_at_once_by_two_rounds_is_claimed_wrongly_once_in_200_at_most():
+    """In runs of ten groups, of one process each."""
+    generator, said = np.random.default_rng(4), []
+    for _ in range(200):
+        groups = [sample(generator, (1.0, 1.0, 1.0)) for _ in range(10)]
+        run = [[[call[0][:2]] for call in group] for group in groups]
+        noise = learn([Pairs.of(a, b) for a, b, _ in run], [Pairs.of(c, b) for _, b, c in run])
+        said += [ratio(a, b, noise, looks=1).verdict for a, b, _ in run]
+    assert sum(verdict in CLAIMS for verdict in said) <= len(said) / 200
+
+
+def test_two_records_have_as_many_looks_as_the_one_with_fewer():
+    """What says nothing of it had as many as there can be."""
+    generator = np.random.default_rng(5)
+    contender, baseline = sample(generator, (1.1, 1.0))
+    one, two, old = (
+        {"pair_processes": PROCESSES, "samples_ms": np.ravel(contender).tolist(), "pair_looks": n}
+        for n in (1, 2, float("nan"))
+    )
+    base = {"pair_processes": PROCESSES, "samples_ms": np.ravel(baseline).tolist()}
+    for record, other, looks in ((one, two, 1), (two, base, 2), (old, base, LOOKS)):
+        other = other | {"samples_ms": base["samples_ms"]}
+        expected = ratio(contender, baseline, Noise(), looks)
+        assert ratio_of(record, other, Noise()) == expected
 
 
 SURE = Noise(scale=0.02, freedom=1e9, placement=1e-6, placement_freedom=1e9)
@@ -117,13 +145,13 @@ SURE = Noise(scale=0.02, freedom=1e9, placement=1e-6, placement_freedom=1e9)
 def test_a_verdict_may_be_settled_if_enough_rounds_fit():
     """Rounds differ by 2%, as is known for sure."""
     alike, apart = [[1.0, 1.0]], [[1.2, 1.2]]
-    assert could_settle(alike, alike, SURE, 1.0)
-    assert could_settle(apart, alike, SURE, 1.0)
+    assert could_settle(alike, alike, SURE, LOOKS, 1.0)
+    assert could_settle(apart, alike, SURE, LOOKS, 1.0)
     between = [[1.04, 1.04]]  # neither within 5% nor beyond 1%, until there are more rounds
     assert ratio(between, alike, SURE).verdict == "UNRESOLVED"
-    assert could_settle(between, alike, SURE, 10.0)
+    assert could_settle(between, alike, SURE, LOOKS, 10.0)
     # what rounds do not show is not settled by any number of them
-    assert not could_settle(between, alike, replace(SURE, placement=0.2), 1e6)
+    assert not could_settle(between, alike, replace(SURE, placement=0.2), LOOKS, 1e6)
 
 
 def test_quiet_and_noisy_samples_reach_same_and_unresolved():

@@ -234,6 +234,17 @@ def test_further_rounds_are_of_what_is_open_and_of_what_it_is_compared_with(tmp_
     assert not any(record["pair_cut"] for record in outcome.records)
 
 
+def test_long_calls_are_looked_at_as_often_as_there_is_time_for(tmp_path, fake_worker):
+    """After two rounds of 13 s there are 6 s: for more of the quickest, not of the slowest."""
+    fake_worker.call_ms = {"smi": 100.0, "nt_xent": 1400.0, "vicreg": 5000.0}
+    cases = [BASE, *(replace(BASE, loss=loss) for loss in ("nt_xent", "vicreg"))]
+    outcome, _ = run(tmp_path / "run.jsonl", cases)
+    assert [record["pair_looks"] for record in outcome.records] == [LOOKS, 3, 1]
+    quick, _ = run(tmp_path / "quick.jsonl", ALIKE)
+    assert {record["pair_processes"] for record in quick.records} <= set(range(2, 6))
+    assert {record["pair_looks"] for record in quick.records} == {PROCESSES["cpu"] - LEAST + 1}
+
+
 def test_long_rounds_have_all_their_sittings_in_one_process(tmp_path, fake_worker):
     fake_worker.noise = [0.03]
     fake_worker.call_ms = {"smi": 500.0}
