@@ -20,7 +20,7 @@ FORMAT_HELP = "terminal, markdown, csv, json or latex; default: as the file's na
 TERMINAL = Path("-")
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run files.")]
 Form = Annotated[str, typer.Option("--format", help=FORMAT_HELP)]
-Out = Annotated[Path | None, typer.Option(help="Write to this file.")]
+Out = Annotated[Path, typer.Option(help="Write to this file, - is the terminal.")]
 OUTS_HELP = "Write to this file, - is the terminal. May be given again."
 Outs = Annotated[list[Path] | None, typer.Option(help=OUTS_HELP)]
 
@@ -41,7 +41,7 @@ def table(
     from lossbench.reports.page import make_tables
     from lossbench.reports.section import form_of
 
-    places = [None if path == TERMINAL else path for path in out or [TERMINAL]]
+    places = out or [TERMINAL]
     for path in places:
         _keep_apart(path, runs)
     texts = make_tables(name, runs, [form or form_of(path) for path in places])
@@ -63,7 +63,7 @@ def compare(
         typer.Option(help="Exit with 1 on any of slower, bigger, wrong (a,b,...), or unchecked."),
     ] = "",
     form: Form = "",
-    out: Out = None,
+    out: Out = TERMINAL,
 ) -> int:
     """Compare runs case by case: time, memory, fraction of ceiling, accuracy.
 
@@ -96,8 +96,8 @@ def _keep_apart(out: Path | None, runs: Sequence[Path]) -> None:
             raise ValueError(f"--out {out} is a file that is read: {run}; choose another --out")
 
 
-def _print(text: str, out: Path | None) -> None:
-    if out is None:
+def _print(text: str, out: Path) -> None:
+    if out == TERMINAL:
         print(text, end="")
     else:
         out.write_text(text)

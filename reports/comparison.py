@@ -68,7 +68,7 @@ def spread(rows: pd.DataFrame) -> str:
     sure = pd.Series([claimed(looks_at(row)) for row in rows.to_dict("records")])
     return (
         f"Ratios vary by {_span(scales, '{:.1%}')} from round to round; a difference is claimed "
-        f"where all of the {_span(sure, '{:.1%}')} interval is beyond {FLOOR:.0%}."
+        f"where all of the interval of {_span(sure, '{:.1%}')} confidence is beyond {FLOOR:.0%}."
     )
 
 

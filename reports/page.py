@@ -37,12 +37,15 @@ def make_table(name: str, runs: Sequence[Path], form: str) -> str:
 
 def make_tables(name: str, runs: Sequence[Path], forms: Sequence[str]) -> list[str]:
     """``make_table`` in several forms."""
-    names = name.split(",")
+    names = [each.strip() for each in name.split(",")]
+    if not all(names):
+        raise ValueError(f"{name!r} names no table beside a comma; give several as a,b")
     for each in names:
         modules.load(tables, "table", each)
     for form in forms:
         check_form(form)  # before anything is read
-    sections = [section for each in names for section in functions.table(each, runs)]
+    records = functions.load(runs)
+    sections = [section for each in names for section in functions.table(each, records)]
     return [render(sections, form) for form in forms]
 
 

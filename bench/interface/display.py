@@ -30,8 +30,8 @@ LONGEST = 16
 KINDS = ("random", "aligned", "collapsed")
 IN_TURN = (
     "Ratio: to the time of the reference of its loss, or of the first row where there are "
-    "references alone. A difference is claimed where all of a surer interval "
-    f"({claimed(1):.1%} to {claimed(LOOKS):.1%}) is beyond {FLOOR:.0%}."
+    "references alone. A difference is claimed where all of the interval of "
+    f"{claimed(1):.1%} to {claimed(LOOKS):.1%} confidence is beyond {FLOOR:.0%}."
 )
 
 REHEARSED = (

@@ -18,7 +18,8 @@ AGAIN = 8
 """A visit that was disturbed is taken again, at most so often ..."""
 AGAIN_SHARE, AGAIN_SHARE_LONG = 1.0, 0.25
 """... and as long as that takes up to this share of the time of all visits, of long ones less:
-quick ones find a moment between the bursts of other work, long ones do not."""
+quick ones find a moment between the bursts of other work, long ones seldom do. One that is the only
+visit of its call is worth it all the same."""
 LONG_S = 1.0
 """What a long visit takes."""
 
@@ -70,7 +71,7 @@ def interleave(calls: Sequence[Call], rounds: Sequence[int], device: str) -> Sit
         for number in range(max(rounds)):
             order = [index for index in range(len(calls)) if number < rounds[index]]
             for index in order if number % 2 == 0 else reversed(order):
-                turns.take(index, is_last=number == rounds[index] - 1)
+                turns.take(index, number, rounds[index])
     return turns.sitting()
 
 
@@ -91,11 +92,13 @@ class _Turns:
         self._retaken = [0 for _ in calls]
         self._left_s = 0.0
 
-    def take(self, index: int, is_last: bool) -> None:
-        """Visit a call, and keep what it returned if this is its last visit."""
+    def take(self, index: int, number: int, rounds: int) -> None:
+        """Visit a call in a round, and keep what it returned if this is its last visit."""
+        is_last = number == rounds - 1
         tries = [self._visit(index, is_last)]
         took_s = tries[0].stretch.wall_s
-        self._left_s += took_s * (AGAIN_SHARE_LONG if took_s > LONG_S else AGAIN_SHARE)
+        is_long = took_s > LONG_S and rounds > 1
+        self._left_s += took_s * (AGAIN_SHARE_LONG if is_long else AGAIN_SHARE)
         while len(tries) <= AGAIN and self._is_worth_it(index, tries):
             tries.append(self._visit(index, is_last))
             self._left_s -= tries[-1].stretch.wall_s

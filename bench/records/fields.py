@@ -85,7 +85,7 @@ RECORD: dict[str, Kind] = {
         COUNT,
         evaluations="independent evaluations that all devices make together",
         pair_processes="fresh processes that cases were timed in turn in",
-        pair_looks="how often verdicts of it may have been looked at, at most",
+        pair_looks="most looks that a verdict of it can have had: claims rest on 1 - 0.005 / that",
         processes="processes that measured it together",
         moments="at which a case that was timed alone was sampled, as often at each",
     ),
@@ -118,7 +118,7 @@ RECORD: dict[str, Kind] = {
         median_ms="median time of a call",
         p20_ms="20th percentile",
         p80_ms="80th percentile",
-        call_ms="a single call after the first, and on a GPU its launches",
+        call_ms="a single call, not the first unless that takes a second; on a GPU with launches",
         first_call_ms="the first call, which may compile code",
     ),
     **each(

@@ -44,7 +44,7 @@ class Room:
     later_s: float = 0.0
 
     def seconds(self, wanted_s: float) -> float:
-        """For a group that needs ``wanted_s`` for its fewest rounds and a few of quick cases."""
+        """For a group that needs ``wanted_s``: its fewest rounds, and some more of quick cases."""
         left_s = self.left_s()
         return min(left_s, max(left_s - self.later_s, wanted_s))
 
@@ -110,27 +110,33 @@ def _fitting(
     """Sittings of as many cases as there is room for, the quickest; None if for none.
 
     Where that is short, those that are clear are visited once. Before a case is left out, up to
-    half of them, the slowest, are too: their noise is then taken to be that of the run.
+    half of the others, the slowest, are too: their noise is then taken to be that of the run.
     """
     is_short = room.is_short(_Sittings(cases, records, right, ()).wanted_s)
-    clear = _clear(records, right) if is_short else set()
     quickest = sorted(right, key=lambda i: float(records[i]["call_ms"]))
     for count in range(len(right), 0, -1):
-        for number in range(count // 2 + 1):
-            once = clear.intersection(quickest[:count]).union(quickest[count - number : count])
-            held = _Sittings(cases, records, sorted(quickest[:count]), sorted(once))
+        timed = sorted(quickest[:count])
+        clear = _clear(records, timed) if is_short else set()
+        others = [i for i in quickest[:count] if i not in clear]
+        for number in range(len(others) // 2 + 1):
+            once = clear.union(others[len(others) - number :])
+            held = _Sittings(cases, records, timed, sorted(once))
             if held.processes(room):
                 return held
     return None
 
 
 def _clear(records: Sequence[Record], right: Sequence[int]) -> set[int]:
-    """Long cases whose evaluation leaves no doubt of how they compare."""
+    """Long cases whose evaluation, undisturbed, leaves no doubt of how they compare."""
     times = [float(records[i]["median_ms"]) for i in right]
     pairs = comparisons([records[i] for i in right])
     doubtful = {pair for pair in pairs if 1 / CLEAR < times[pair[0]] / times[pair[1]] < CLEAR}
-    clear = set(chain(*pairs)) - set(chain(*doubtful))
-    return {right[place] for place in clear if times[place] > 1e3 * LONG_S}
+    clear = {right[place] for place in set(chain(*pairs)) - set(chain(*doubtful))}
+    return {i for i in clear if _is_long(records[i]) and not records[i].get("disturbed")}
+
+
+def _is_long(record: Record) -> bool:
+    return float(record["median_ms"]) > 1e3 * LONG_S
 
 
 def _cases(count: int) -> str:
@@ -220,7 +226,7 @@ class _Sittings:
 
     @property
     def wanted_s(self) -> float:
-        """Seconds of the fewest rounds, and of a few of quick cases."""
+        """Seconds of the fewest rounds, and of some more of quick cases."""
         least_s = groups.MIN_ROUNDS * sum(self.visits_s(self.right)) - self._saved_s
         return least_s + groups.FURTHER_S[self.device]
 
@@ -233,7 +239,8 @@ class _Sittings:
         """How many sittings there may be. How often each case may be looked at follows from it.
 
         Args:
-            processes: one is looked at after each sitting; of several the first few are not.
+            processes: in one there is a look after each sitting; in several, a sitting each, from
+                the second one on.
             seconds: for all sittings: what is long leaves no time to be looked at often.
         """
         if processes > 1:

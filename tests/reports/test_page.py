@@ -85,6 +85,12 @@ def test_several_tables_are_one_file_and_a_dash_is_the_terminal(records, write_r
     assert path.read_text() == "\n".join(each)
 
 
+def test_a_comparison_is_written_to_the_terminal_too(records, write_run, tmp_path):
+    run = write_run(records)
+    plain, dash = (lossreport("compare", str(run), str(run), *o) for o in ((), ("--out", "-")))
+    assert plain.stdout == dash.stdout != ""
+
+
 def test_a_table_is_not_written_over_what_is_read_by_any_of_its_names(records, write_run):
     run = write_run(records)
     before, other = run.read_bytes(), run.parent / "a.md"
@@ -97,6 +103,7 @@ def test_a_table_is_not_written_over_what_is_read_by_any_of_its_names(records, w
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["table", "efficiency,", "x"], "'efficiency,' names no table beside a comma"),
         (["table", "eficiency", "x"], "unknown table 'eficiency'; did you mean 'efficiency'"),
         (["table", "efficiency", "none.jsonl"], "none.jsonl cannot be read: No such file"),
         (["table", "efficiency", "RUN", "--format", "html"], "unknown format 'html'.*latex"),

@@ -8,6 +8,7 @@ import torch
 
 from lossbench.bench.comparing.moderation import Noise, Pairs, learn
 from lossbench.bench.comparing.ratios import (
+    LEAST,
     LOOKS,
     Ratio,
     claimed,
@@ -46,13 +47,14 @@ def verdicts(slowdown=1.0, groups=10):
     for _ in range(COMPARISONS // groups):
         run = [sample(generator, (slowdown, 1.0, 1.0)) for _ in range(groups)]
         open_ = dict.fromkeys(range(groups), "UNRESOLVED")
-        for look in range(2, PROCESSES + 1):
+        for look in range(LEAST, PROCESSES + 1):
             seen = [[call[:look] for call in group] for group in run]
             noise = learn(
                 [Pairs.of(a, b) for a, b, _ in seen], [Pairs.of(c, b) for _, b, c in seen]
             )
             for place in [place for place, verdict in open_.items() if verdict == "UNRESOLVED"]:
-                open_[place] = ratio(seen[place][0], seen[place][1], noise).verdict
+                pair = (seen[place][0], seen[place][1], noise, PROCESSES - LEAST + 1)
+                open_[place] = ratio(*pair).verdict
         said += open_.values()
     return said
 
@@ -113,14 +115,15 @@ def test_claims_of_all_looks_together_are_wrong_once_in_200(looks):
     assert looks * (1 - claimed(looks)) == pytest.approx(1 / 200)
 
 
-def test_what_is_looked_at_once_by_two_rounds_is_claimed_wrongly_once_in_200_at_most():
-    """In runs of ten groups, of one process each."""
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_what_is_looked_at_once_by_few_rounds_is_claimed_wrongly_once_in_200_at_most(rounds):
+    """In runs of ten groups, of one process each, whose other calls are visited twice."""
     generator, said = np.random.default_rng(4), []
     for _ in range(200):
         groups = [sample(generator, (1.0, 1.0, 1.0)) for _ in range(10)]
         run = [[[call[0][:2]] for call in group] for group in groups]
         noise = learn([Pairs.of(a, b) for a, b, _ in run], [Pairs.of(c, b) for _, b, c in run])
-        said += [ratio(a, b, noise, looks=1).verdict for a, b, _ in run]
+        said += [ratio([a[0][:rounds]], b, noise, looks=1).verdict for a, b, _ in run]
     assert sum(verdict in CLAIMS for verdict in said) <= len(said) / 200
 
 

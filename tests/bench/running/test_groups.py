@@ -8,10 +8,12 @@ import pytest
 from test_sweep import Quiet
 
 from lossbench.bench.cases.case import Case
+from lossbench.bench.comparing import ratios
 from lossbench.bench.comparing.ratios import LEAST, LOOKS
 from lossbench.bench.records.runfile import Writer, read
-from lossbench.bench.running import groups
+from lossbench.bench.running import groups, sittings
 from lossbench.bench.running import sweep as sweep_module
+from lossbench.bench.running.budget import Clock
 from lossbench.bench.running.groups import (
     ABOUT,
     MAX_ROUNDS,
@@ -392,6 +394,61 @@ def test_what_is_clear_leaves_its_second_round_to_others(
     assert len(samples["nt_xent"]) == visits
     assert min(len(samples[loss]) for loss in ("smi", "barlow_twins")) >= MIN_ROUNDS
     assert not [said for event, said in events if event == "tell"]
+
+
+def test_before_a_case_is_left_out_those_that_are_not_clear_are_visited_once(tmp_path, fake_worker):
+    """Two rounds of 3 s, 4 s and a control take 20 s, one of the long ones 35 s more."""
+    fake_worker.call_ms = {"smi": 3000.0, "barlow_twins": 4000.0, "nt_xent": 15e3, "vicreg": 20e3}
+    cases = [replace(BASE, loss=loss) for loss in fake_worker.call_ms]
+    outcome, events = run(tmp_path / "run.jsonl", cases, limits=Limits(budget_s=45.0))
+    assert [len(record["samples_ms"]) for record in outcome.records] == [2, 1, 1, 1]
+    (line,) = [said for event, said in events if event == "tell"]
+    assert line.startswith("little is left of the budget: 3 cases are timed in one round, from ")
+
+
+def test_what_is_clear_by_a_case_that_is_left_out_is_not_clear(tmp_path, fake_worker, monkeypatch):
+    """By the first of three, that is: the third is then compared with the second."""
+    monkeypatch.setattr(Clock, "allows", lambda *_: True)
+    fake_worker.call_ms = {"vicreg": 20e3, "nt_xent": 1500.0, "barlow_twins": 1600.0}
+    cases = [replace(BASE, loss=loss) for loss in fake_worker.call_ms]
+    outcome, _ = run(tmp_path / "run.jsonl", cases, limits=Limits(budget_s=10.0))
+    vicreg, *others = (record.get("pair_processes") for record in outcome.records)
+    assert (vicreg, others) == (None, [1, 1])
+    assert [len(record["samples_ms"]) for record in outcome.records[1:]] == [2, 2]
+
+
+def test_what_other_work_made_long_is_not_clear(tmp_path, fake_worker, monkeypatch):
+    fake_worker.call_ms = dict.fromkeys(LOSSES, 100.0) | {"nt_xent": 5000.0}
+    evaluate = FakeWorker.evaluate
+    for disturbed, visits in ((0, 1), (1, 2)):
+
+        def told(*arguments, disturbed=disturbed, **how):
+            return {**evaluate(*arguments, **how), "disturbed": disturbed}
+
+        monkeypatch.setattr(FakeWorker, "evaluate", told)
+        limits = Limits(budget_s=15.0)
+        outcome, _ = run(tmp_path / f"{disturbed}.jsonl", CASES[:3], limits=limits)
+        assert len(outcome.records[1]["samples_ms"]) == visits
+
+
+def test_verdicts_are_looked_at_no_more_often_than_was_planned(tmp_path, fake_worker, monkeypatch):
+    """Or what is claimed were wrong more often than is said."""
+    looks = {}
+
+    def counted(contender, baseline, noise, planned):
+        pair = id(contender), id(baseline)
+        looks[pair] = looks.get(pair, 0) + 1
+        assert looks[pair] <= planned
+        return ratios.ratio(contender, baseline, noise, planned)
+
+    monkeypatch.setattr(sittings, "ratio", counted)
+    fake_worker.noise = [0.2]
+    for number, call_ms in enumerate((100.0, 500.0, 1200.0, 3000.0)):
+        looks.clear()
+        fake_worker.call_ms = {"smi": call_ms, "vicreg": 2.5 * call_ms}
+        cases = [*ALIKE, replace(BASE, loss="vicreg")]
+        run(tmp_path / f"{number}.jsonl", cases)
+        assert looks
 
 
 def test_one_that_is_visited_once_does_not_end_the_rounds_of_others(tmp_path, fake_worker):
