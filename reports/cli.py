@@ -89,10 +89,10 @@ def compare(
     return FAILED if failed else BUSY if doubted else OK
 
 
-def _keep_apart(out: Path | None, runs: Sequence[Path]) -> None:
+def _keep_apart(out: Path, runs: Sequence[Path]) -> None:
     """What is read is not written over, by whatever path."""
     for run in runs:
-        if out and out.exists() and run.exists() and out.samefile(run):
+        if out.exists() and run.exists() and out.samefile(run):
             raise ValueError(f"--out {out} is a file that is read: {run}; choose another --out")
 
 

@@ -268,6 +268,6 @@ FORMS: dict[str, Callable[[Sequence[Section]], str]] = {
 SUFFIXES = {".md": "markdown", ".csv": "csv", ".json": "json", ".tex": "latex"}
 
 
-def form_of(path: Path | None) -> str:
-    """The form that a file's name asks for; of another file, and of none, that of a terminal."""
-    return SUFFIXES.get(path.suffix, "terminal") if path else "terminal"
+def form_of(path: Path) -> str:
+    """The form that a file's name asks for; of another file that of a terminal."""
+    return SUFFIXES.get(path.suffix, "terminal")
