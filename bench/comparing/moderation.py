@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import betaln, fdtri
+from scipy.special import betaln, fdtridfd
 
 from lossbench.bench.comparing.robust import left_out
 
@@ -31,8 +31,8 @@ USUAL_PLACEMENT = 0.012
 USUAL_FREEDOM = 4.0
 """Degrees of freedom of what a run shows, before its comparisons do, give or take a factor 2."""
 STRANGE = 0.99
-"""A comparison that is noisier than this share of the run's should be is not like them: it stands
-for itself."""
+"""A comparison that is noisier than this share of the run's should be is not quite like them: the
+noisier, the less it is drawn towards them."""
 
 Samples = Sequence[Sequence[float]]
 """Milliseconds: one list for each sitting, one entry for each round, from the first on."""
@@ -136,10 +136,10 @@ def _moderated(
 ) -> tuple[float, float]:
     """A mean square drawn towards what is usual; and its degrees of freedom.
 
-    One that is strange stands for itself.
+    The usual counts for no more degrees of freedom than make the square no more than strange.
     """
-    if freedom and square > usual * fdtri(freedom, usual_freedom, STRANGE):
-        return square, freedom
+    if freedom:
+        usual_freedom = min(usual_freedom, fdtridfd(freedom, STRANGE, square / usual))
     together = freedom + usual_freedom
     return (freedom * square + usual_freedom * usual) / together, together
 

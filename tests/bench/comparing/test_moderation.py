@@ -124,12 +124,30 @@ def test_noise_that_nothing_is_known_of_leaves_a_comparison_to_itself():
     assert freedom == pytest.approx(1, rel=1e-3)
 
 
-def test_a_comparison_that_is_strange_stands_for_itself():
+def test_a_comparison_that_is_strange_is_hardly_drawn_towards_the_others():
     noise = Noise(scale=0.02, freedom=50.0, placement=0.0, placement_freedom=50.0)
     stalled = Pairs.of([[1.0, 9.0]], ONES)  # a stall in one of two rounds
-    _, freedom = noise.error(stalled)
-    assert freedom == pytest.approx(1.0, rel=0.01)
-    assert Ratio.of(stalled.mean, *noise.error(stalled)).verdict == "UNRESOLVED"
+    error, freedom = noise.error(stalled)
+    assert freedom < 2.5
+    assert error > 0.6 * np.sqrt(stalled.within / stalled.rounds)
+    assert Ratio.of(stalled.mean, error, freedom).verdict == "UNRESOLVED"
+
+
+@given(st.floats(0.0, 3.0), st.floats(1.0, 60.0))
+def test_no_stall_in_one_of_two_rounds_is_claimed_however_long(stall, freedom):
+    noise = Noise(scale=0.02, freedom=freedom, placement=0.0, placement_freedom=4.0)
+    stalled = Pairs.of([[1.0, float(np.exp(stall))]], ONES)
+    assert Ratio.of(stalled.mean, *noise.error(stalled), looks=1).verdict in ("SAME", "UNRESOLVED")
+
+
+@given(st.floats(0.01, 3.0), st.floats(0.01, 3.0), st.floats(1.0, 60.0))
+def test_the_noisier_a_comparison_the_fewer_its_degrees_of_freedom(one, other, freedom):
+    noise = Noise(scale=0.02, freedom=freedom, placement=0.0, placement_freedom=4.0)
+    (less, many), (more, few) = (
+        noise.error(Pairs.of([[1.0, float(np.exp(each))]], ONES)) for each in sorted((one, other))
+    )
+    assert few <= many * (1 + 1e-6)
+    assert less <= more * (1 + 1e-6)
 
 
 @pytest.mark.long

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from lossbench.bench.comparing.moderation import Noise, Pairs, learn
 from lossbench.bench.comparing.ratios import (
@@ -174,7 +175,10 @@ def test_what_a_process_has_in_common_widens_the_interval():
     offset = alike * np.exp(np.linspace(-0.1, 0.1, PROCESSES))[:, None]
     narrow, wide = (ratio(x.tolist(), baseline, Noise()) for x in (alike, offset))
     assert wide.value == pytest.approx(narrow.value, rel=0.01)
-    assert np.log(wide.high / wide.low) > 4 * np.log(narrow.high / narrow.low)
+    assert np.log(wide.high / wide.low) > 2.5 * np.log(narrow.high / narrow.low)
+    # about the interval of Student's t of the processes' means, which are all that is known
+    processes = stats.t.interval(0.95, PROCESSES - 1, 0, stats.sem(np.log(offset).mean(axis=1)))
+    assert np.log([wide.low, wide.high]) == pytest.approx(processes, rel=0.1)
 
 
 def record(group, samples, control=None, processes=PROCESSES):
