@@ -1,6 +1,7 @@
 """Run files as one table of records."""
 
 import json
+from collections import ChainMap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from zlib import crc32
 
 import pandas as pd
 
-from lossbench.bench.comparing.ratios import noise_of
+from lossbench.bench.comparing.ratios import noises_of
 from lossbench.bench.records import runfile
 from lossbench.bench.records.calibrations import SLACK, best_of_run, is_beaten, reached
 from lossbench.bench.records.fields import ACCURACY, CASE
@@ -39,10 +40,10 @@ TEXTS = ("contender", "options", "products", "reason")
 def load(paths: Sequence[Path]) -> pd.DataFrame:
     """Records of one or more run files, or files of other tools, one row each.
 
-    Columns are the record's fields; ``noise``, of ratios of what is measured alike on the same
-    hardware, by all runs at hand; ``hardware``, and ``machine``, which adds the software and the
-    code; ``calibration``, the best ceilings of that machine if they are known; and ``created``,
-    when the run was begun.
+    Columns are the record's fields; ``noise``, of ratios of its group, by what all runs at hand
+    show that were measured alike on the same hardware; ``hardware``, and ``machine``, which adds
+    the software and the code; ``calibration``, the best ceilings of that machine if they are known;
+    and ``created``, when the run was begun.
 
     Raises:
         RunFileError: a file that is missing or damaged.
@@ -98,11 +99,10 @@ def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def _noise(records: pd.DataFrame) -> pd.Series:
-    """What all runs of one hardware show; steps of pretraining apart, as each is a round."""
+    """What groups show, by all runs of one hardware; steps of pretraining apart, each a round."""
     alike = records.groupby([records["hardware"], records["pass"] == "pretrain"], sort=False)
-    found = {key: noise_of(rows.to_dict("records")) for key, rows in alike}
-    keys = zip(records["hardware"], records["pass"] == "pretrain", strict=True)
-    return pd.Series([found[key] for key in keys], index=records.index, dtype=object)
+    found = [noises_of(rows.to_dict("records")) for _, rows in alike]
+    return records["pair_group"].map(ChainMap(*found))
 
 
 def _complete(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,39 +1,45 @@
-"""How noisy ratios of times are: of each what its own rounds show, moderated by all of the run.
+"""How noisy ratios of times are: of each what its own rounds show, moderated by all of its group.
 
 The log ratios of a comparison are those of rounds, several in each of a few sittings (processes in
 which all calls were set up anew). Rounds differ within a sitting, and sittings differ beside: where
 memory lies, for one. So a comparison has two mean squares, within and between sittings, as a
 one-way analysis of variance has them. Of few rounds each is known badly. But the comparisons of a
-run are of one machine, so both are drawn towards what the run shows of all of them: as if that were
-a sample of its own, of ``freedom`` degrees of freedom (empirical Bayes: Smyth, Stat. Appl. Genet.
-Mol. Biol. 3, 2004, the moderated t). How far comparisons differ in noise says how many. A control,
-a call beside itself, has a true ratio of 1: its mean too is noise, of the kind that rounds do not
-show.
+group were timed together, so both are drawn towards what the group shows of all of them: as if that
+were a sample of its own, of ``freedom`` degrees of freedom (empirical Bayes: Smyth, Stat. Appl.
+Genet. Mol. Biol. 3, 2004, the moderated t). How far comparisons differ in noise says how many. A
+control, a call beside itself, has a true ratio of 1: its mean too is noise, of the kind that rounds
+do not show. A machine is not as quiet at one time as at another, so groups differ in how noisy
+rounds are: what one shows is drawn towards what the other groups of the run show.
 
 Of five rounds or more a fifth is trimmed at each end (Yuen, Biometrika 61, 1974): a moment in which
 the machine was away moves neither the mean nor its error. Docs: ``docs/verdicts.md``.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import betaln, fdtridfd
+from scipy.special import betaln, fdtridfd, stdtrit
 
 from lossbench.bench.comparing.robust import left_out
 
 USUAL = 0.03
 """Standard deviation of a round's log ratio before anything is known, give or take a factor e."""
+OF_OTHERS = np.log(2)
+"""Logarithm of the factor that this is known to, give or take, when other groups are known."""
 USUAL_PLACEMENT = 0.012
-"""The same of what rounds do not show, give or take half of that factor. Runs that know it show
-0.6% to 1.3%."""
+"""The same of what rounds do not show, give or take a factor 1.6. Runs that know it show 0.6% to
+1.3%."""
 USUAL_FREEDOM = 4.0
-"""Degrees of freedom of what a run shows, before its comparisons do, give or take a factor 2."""
+"""Degrees of freedom of what a group shows, before its comparisons do, give or take a factor 2."""
 STRANGE = 0.99
-"""A comparison that is noisier than this share of the run's should be is not quite like them: the
-noisier, the less it is drawn towards them."""
+"""A comparison that is noisier than this share of the group's should be is not quite like them: the
+noisier, the less it is drawn towards them. Likewise of a control that differs from itself by
+more."""
 
+Group = tuple[list["Pairs"], list["Pairs"]]
+"""Comparisons that were timed together, and controls among them."""
 Samples = Sequence[Sequence[float]]
 """Milliseconds: one list for each sitting, one entry for each round, from the first on."""
 _SCALES = np.geomspace(3e-4, 1.0, 50)
@@ -98,7 +104,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Noise:
-    """What a run shows of the noise of its log ratios.
+    """What a group shows of the noise of its log ratios.
 
     Attributes:
         scale: standard deviation of a round within a sitting.
@@ -144,61 +150,108 @@ def _moderated(
     return (freedom * square + usual_freedom * usual) / together, together
 
 
-def learn(comparisons: Iterable[Pairs], controls: Iterable[Pairs] = ()) -> Noise:
-    """What comparisons show of the noise of them all.
+def learn(groups: Sequence[Group]) -> list[Noise]:
+    """What each group of a run shows of the noise of its comparisons.
 
-    Args:
-        comparisons: of calls that may differ.
-        controls: of a call with itself: their means, too, are noise.
+    How rounds differ is each group's own, drawn towards what the others show. How far calls differ
+    by where they lie is the machine's, and learnt from all groups together; but a control that is
+    strange even so says that in its group they differ more.
     """
-    controls = list(controls)
-    found = [*comparisons, *controls]
-    scale, freedom = _fit(
-        np.array([pairs.within for pairs in found]),
-        np.array([pairs.within_freedom for pairs in found]),
-        np.zeros(len(found)),
-        np.ones(len(found)),
-        _SCALES,
-        _log_normal(_SCALES, USUAL, 1.0),
-    )
-    within = np.array(
-        [_moderated(each.within, each.within_freedom, scale**2, freedom)[0] for each in found]
-    )
-    means = [max(_LEAST, each.rounds * each.mean**2) for each in controls]
-    own = slice(len(found) - len(controls), None)
-    placement, placement_freedom = _fit(
-        np.array([*(each.between for each in found), *means]),
-        np.array([*(each.between_freedom for each in found), *(1.0 for _ in means)]),
-        np.concatenate([within, within[own]]),
-        np.array([*(each.each for each in found), *(each.rounds for each in controls)], float),
-        _PLACEMENTS,
-        _log_normal(_PLACEMENTS, USUAL_PLACEMENT, 0.5),
-    )
-    return Noise(scale, freedom, placement, placement_freedom)
+    found = [[*comparisons, *controls] for comparisons, controls in groups]
+    rounds = _rounds(found)
+    within = [
+        [_moderated(each.within, each.within_freedom, scale**2, freedom)[0] for each in pairs]
+        for pairs, (scale, freedom) in zip(found, rounds, strict=True)
+    ]
+    placement = _placement(groups, within)
+    return [
+        _heeding(controls, Noise(*of_group, *placement))
+        for (_, controls), of_group in zip(groups, rounds, strict=True)
+    ]
 
 
-def _fit(
-    squares: Any, freedoms: Any, known: Any, weights: Any, scales: Any, prior: Any
-) -> tuple[float, float]:
-    """Scale and degrees of freedom, by Smyth's model and what is usual.
+def _heeding(controls: Sequence[Pairs], noise: Noise) -> Noise:
+    """With a placement by which no control differs from itself more than is strange."""
+    for each in controls:
+        error, freedom = noise.error(each)
+        needed = abs(each.mean) / float(stdtrit(freedom, (1 + STRANGE) / 2))
+        if needed > error:
+            placement = float(np.sqrt(noise.placement**2 + needed**2 - error**2))
+            noise = replace(noise, placement=placement)
+    return noise
 
-    ``squares / (known + weights * scale^2)`` are distributed as F(``freedoms``, freedom). Both are
-    means over what is likely, of the variance and of 1 / freedom, which errors depend on: the
-    likeliest values alone would leave out that they are known badly.
+
+def _rounds(found: Sequence[Sequence[Pairs]]) -> list[tuple[float, float]]:
+    """Scale of rounds, and its degrees of freedom, of each group."""
+    shown = [
+        _likelihood(
+            np.array([each.within for each in pairs]),
+            np.array([each.within_freedom for each in pairs]),
+            _SCALES[:, None, None] ** 2,
+        )
+        for pairs in found
+    ]
+    of_all = sum(shown)
+    before = _log_normal(_SCALES, USUAL, 1.0)
+    if len(found) < 2:
+        return [_expected(own, _SCALES, before) for own in shown]
+    others = (_expected(of_all - own, _SCALES, before)[0] for own in shown)
+    return [
+        _expected(own, _SCALES, _log_normal(_SCALES, usual, OF_OTHERS))
+        for own, usual in zip(shown, others, strict=True)
+    ]
+
+
+def _placement(groups: Sequence[Group], within: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Scale of what rounds do not show, and its degrees of freedom.
+
+    Of the mean squares between sittings, and of the means of controls, beside those within.
+    """
+    rows: list[tuple[float, ...]] = []
+    for (comparisons, controls), inner in zip(groups, within, strict=True):
+        rows += (
+            (each.between, each.between_freedom, known, each.each)
+            for each, known in zip([*comparisons, *controls], inner, strict=True)
+        )
+        rows += (
+            (max(_LEAST, each.rounds * each.mean**2), 1.0, known, each.rounds)
+            for each, known in zip(controls, inner[len(comparisons) :], strict=True)
+        )
+    squares, freedoms, known, weights = np.array(rows, float).reshape(-1, 4).T
+    usual = known + weights * _PLACEMENTS[:, None, None] ** 2
+    shown = _likelihood(squares, freedoms, usual)
+    return _expected(shown, _PLACEMENTS, _log_normal(_PLACEMENTS, USUAL_PLACEMENT, 0.5))
+
+
+def _likelihood(squares: Any, freedoms: Any, usual: Any) -> Any:
+    """Logarithm of how likely mean squares are, by what they usually are and ``_FREEDOMS``.
+
+    By Smyth's model, in which square / usual is distributed as F of the freedom of the square and
+    that of the usual.
     """
     use = freedoms > 0
-    x, f = squares[use], freedoms[use]
-    usual = known[use] + weights[use] * scales[:, None, None] ** 2
+    f = freedoms[use]
+    usual = np.broadcast_to(usual, (*usual.shape[:-1], len(squares)))[..., use]
+    x = squares[use] / usual
     d = _FREEDOMS[:, None]
-    likelihood = (
+    of_each = (
         f / 2 * np.log(f / d)
-        + (f / 2 - 1) * np.log(x / usual)
-        - (f + d) / 2 * np.log1p(f * x / (d * usual))
+        + (f / 2 - 1) * np.log(x)
+        - (f + d) / 2 * np.log1p(f * x / d)
         - betaln(f / 2, d / 2)
         - np.log(usual)
-    ).sum(axis=-1)
-    likelihood += prior[:, None] + _log_normal(_FREEDOMS, USUAL_FREEDOM, np.log(2))
-    likely = np.exp(likelihood - likelihood.max())
+    )
+    return of_each.sum(axis=-1)
+
+
+def _expected(likelihood: Any, scales: Any, before: Any) -> tuple[float, float]:
+    """Scale and degrees of freedom, by what was likely before and what is since.
+
+    Both are means over what is likely, of the variance and of 1 / freedom, which errors depend on:
+    the likeliest values alone would leave out that they are known badly.
+    """
+    known = likelihood + before[:, None] + _log_normal(_FREEDOMS, USUAL_FREEDOM, np.log(2))
+    likely = np.exp(known - known.max())
     likely /= likely.sum()
     scale = np.sqrt((likely.sum(axis=1) * scales**2).sum())
     return float(scale), float(1 / (likely.sum(axis=0) / _FREEDOMS).sum())

@@ -1,13 +1,13 @@
 """Ratios of times that were sampled in pairs, with their intervals and verdicts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
-from lossbench.bench.comparing.moderation import Noise, Pairs, Samples, learn
+from lossbench.bench.comparing.moderation import Group, Noise, Pairs, Samples, learn
 
 FLOOR = 0.01
 """No difference below 1% is claimed, however quiet the machine."""
@@ -91,7 +91,7 @@ def ratio(contender: Samples, baseline: Samples, noise: Noise, looks: int = LOOK
     Args:
         contender: milliseconds of each round of each sitting.
         baseline: likewise.
-        noise: that the run shows.
+        noise: that the group shows.
         looks: as ``claimed`` takes them.
     """
     pairs = Pairs.of(contender, baseline)
@@ -120,7 +120,7 @@ def could_settle(
     Args:
         contender: as ``ratio`` takes it.
         baseline: likewise.
-        noise: that the run shows.
+        noise: that the group shows.
         looks: as ``claimed`` takes them.
         growth: at least 1.
     """
@@ -131,24 +131,26 @@ def could_settle(
     return any(Ratio.of(mean, *more, looks).verdict != "UNRESOLVED" for mean in possible)
 
 
-def noise_of(records: Iterable[Record]) -> Noise:
-    """What all groups of records, of one machine, show of their noise.
+def noises_of(records: Iterable[Record]) -> dict[str, Noise]:
+    """What each group of records, of one machine, shows of its noise: by itself and the others.
 
     In each, cases are compared with the one that was timed twice in each round, and that with
-    itself.
+    itself. What was not timed in turn shows nothing.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
         if is_paired(record):
             groups.setdefault(record["pair_group"], []).append(record)
-    comparisons, controls = [], []
-    for group in groups.values():
-        twice = next((each for each in group if _has(each, "control_ms")), group[0])
-        base = by_process(twice)
-        comparisons += [Pairs.of(by_process(each), base) for each in group if each is not twice]
-        if _has(twice, "control_ms"):
-            controls.append(Pairs.of(by_process(twice, "control_ms"), base))
-    return learn(comparisons, controls)
+    found = learn([_pairs(group) for group in groups.values()])
+    return dict(zip(groups, found, strict=True))
+
+
+def _pairs(group: Sequence[Record]) -> Group:
+    twice = next((each for each in group if _has(each, "control_ms")), group[0])
+    base = by_process(twice)
+    comparisons = [Pairs.of(by_process(each), base) for each in group if each is not twice]
+    with_itself = _has(twice, "control_ms")
+    return comparisons, [Pairs.of(by_process(twice, "control_ms"), base)] if with_itself else []
 
 
 def is_paired(record: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lossbench.bench.comparing.moderation import Noise, Pairs, learn
+from lossbench.bench.comparing.moderation import Group, Noise, Pairs, learn
 from lossbench.bench.comparing.ratios import LEAST, ratio
 
 CALLS = {
@@ -22,11 +22,13 @@ CALLS = {
 """What is timed in turn -> field of a record: a call, its control, itself again, a slowed copy."""
 SITTINGS = {2: (1, 2), 4: (2, 2), 8: (2, 4), 20: (5, 4)}
 """Rounds of a comparison -> in how many processes, of how many rounds each."""
-DRAWS, OF_A_RUN = 10_000, 8
-"""Comparisons that are drawn, and how many make up a run that noise is learnt from."""
+DRAWS, OF_A_GROUP = 10_000, 8
+"""Comparisons that are drawn, and how many make up a group that noise is learnt from."""
 
 Session = Mapping[str, Sequence[float]]
 """Milliseconds of each of ``CALLS`` in one process, one entry for each round."""
+Comparison = Sequence[Session]
+"""In each of its processes."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Trust:
     found: int
 
 
-def comparisons(records: Iterable[Mapping[Any, Any]], processes: int) -> list[tuple[Session, ...]]:
-    """Comparisons that share their processes, each a session of every one of these.
+def comparisons(records: Iterable[Mapping[Any, Any]], processes: int) -> list[list[Comparison]]:
+    """Groups of comparisons that share their processes.
 
     Args:
         records: one for each process, as ``lossbench noise`` writes them.
@@ -54,7 +56,7 @@ def comparisons(records: Iterable[Mapping[Any, Any]], processes: int) -> list[tu
     cut = [_sessions(record) for record in records]
     batches = (cut[start : start + processes] for start in range(0, len(cut), processes))
     whole = (batch for batch in batches if len(batch) == processes)
-    return [session for batch in whole for session in zip(*batch, strict=True)]
+    return [list(zip(*batch, strict=True)) for batch in whole]
 
 
 def _sessions(record: Mapping[Any, Any]) -> list[Session]:
@@ -66,83 +68,88 @@ def _sessions(record: Mapping[Any, Any]) -> list[Session]:
     ]
 
 
-def judge(compared: Sequence[Sequence[Session]]) -> Trust:
-    """What paired timing claims of comparisons, as those of one run."""
-    if not compared:
+def judge(groups: Sequence[Sequence[Comparison]]) -> Trust:
+    """What paired timing claims of groups of comparisons, as those of one run."""
+    if not groups:
         return Trust(0, 0, 0)
-    processes = len(compared[0])
+    processes = len(groups[0][0])
     looks = range(min(LEAST, processes), processes + 1)
-    noises = [_noise([session[:look] for session in compared]) for look in looks]
-    same = [_verdict(session, "again", looks, noises) for session in compared]
-    slower = [_verdict(session, "slowed", looks, noises) for session in compared]
+    noises = [learn([_pairs([one[:look] for one in group]) for group in groups]) for look in looks]
+    same, slower = (
+        [
+            _verdict(one, name, looks, of_group)
+            for group, of_group in zip(groups, zip(*noises, strict=True), strict=True)
+            for one in group
+        ]
+        for name in ("again", "slowed")
+    )
     return Trust(
-        comparisons=len(compared),
+        comparisons=len(same),
         false_claims=sum(verdict in ("FASTER", "SLOWER") for verdict in same),
         found=slower.count("SLOWER"),
     )
 
 
-def coverage(compared: Sequence[Sequence[Session]], rounds: int) -> float:
+def coverage(groups: Sequence[Sequence[Comparison]], rounds: int) -> float:
     """Share of drawn comparisons of a call with itself whose 95% interval holds 1.
 
     Args:
-        compared: sampled comparisons, from which runs of ``OF_A_RUN`` are drawn.
+        groups: sampled comparisons, of which groups of ``OF_A_GROUP`` are drawn, runs of their own.
         rounds: of each that is drawn, one of ``SITTINGS``.
 
     Returns:
         The share; nan where a comparison has not so many processes or rounds.
     """
     processes, each = SITTINGS[rounds]
+    compared = [one for group in groups for one in group]
     if not compared or processes > len(compared[0]) or each > len(compared[0][0]["self"]):
         return float("nan")
     generator = np.random.default_rng(0)
     held = []
-    for _ in range(DRAWS // OF_A_RUN):
-        run = [
+    for _ in range(DRAWS // OF_A_GROUP):
+        group = [
             _part(compared[index], generator, processes, each)
-            for index in generator.integers(len(compared), size=OF_A_RUN)
+            for index in generator.integers(len(compared), size=OF_A_GROUP)
         ]
-        noise = _noise(run, controls=1)
-        found = [ratio(_of(session, "again"), _of(session, "self"), noise) for session in run]
+        (noise,) = learn([_pairs(group)])
+        found = [ratio(_of(one, "again"), _of(one, "self"), noise) for one in group]
         held += [one.low <= 1 <= one.high for one in found]
     return float(np.mean(held))
 
 
 def _part(
-    session: Sequence[Session], generator: np.random.Generator, processes: int, each: int
-) -> list[Session]:
+    comparison: Comparison, generator: np.random.Generator, processes: int, each: int
+) -> Comparison:
     """Some processes of a comparison, and of each some rounds that follow one another."""
-    chosen = generator.permutation(len(session))[:processes]
-    first = int(generator.integers(len(session[0]["self"]) - each + 1))
+    chosen = generator.permutation(len(comparison))[:processes]
+    first = int(generator.integers(len(comparison[0]["self"]) - each + 1))
     return [
-        {name: samples[first : first + each] for name, samples in session[index].items()}
+        {name: samples[first : first + each] for name, samples in comparison[index].items()}
         for index in chosen
     ]
 
 
-def _noise(compared: Sequence[Sequence[Session]], controls: int | None = None) -> Noise:
-    """What all comparisons show, as those of a run, and so many of their controls."""
-    others = [(session, name) for session in compared for name in ("again", "slowed")]
-    return learn(
-        [Pairs.of(_of(session, name), _of(session, "self")) for session, name in others],
-        [
-            Pairs.of(_of(session, "control"), _of(session, "self"))
-            for session in compared[:controls]
-        ],
+def _pairs(group: Sequence[Comparison]) -> Group:
+    """All comparisons with ``self``, and the one control that a group of paired timing has."""
+    others = [(one, name) for one in group for name in ("again", "slowed")]
+    first = group[0]
+    return (
+        [Pairs.of(_of(one, name), _of(one, "self")) for one, name in others],
+        [Pairs.of(_of(first, "control"), _of(first, "self"))],
     )
 
 
-def _of(session: Sequence[Session], name: str) -> list[list[float]]:
-    return [list(each[name]) for each in session]
+def _of(comparison: Comparison, name: str) -> list[list[float]]:
+    return [list(each[name]) for each in comparison]
 
 
 def _verdict(
-    session: Sequence[Session], name: str, looks: Sequence[int], noises: Sequence[Noise]
+    comparison: Comparison, name: str, looks: Sequence[int], noises: Sequence[Noise]
 ) -> str:
     """The first that settles a comparison, as more and more of its processes are looked at."""
     verdict = ""
     for look, noise in zip(looks, noises, strict=True):
-        part = session[:look]
+        part = comparison[:look]
         verdict = ratio(_of(part, name), _of(part, "self"), noise, len(looks)).verdict
         if verdict != "UNRESOLVED":
             break

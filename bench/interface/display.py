@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lossbench.bench.comparing.baselines import baseline
 from lossbench.bench.comparing.moderation import Noise
-from lossbench.bench.comparing.ratios import FLOOR, LOOKS, claimed, digits, noise_of, ratio_of
+from lossbench.bench.comparing.ratios import FLOOR, LOOKS, claimed, digits, noises_of, ratio_of
 from lossbench.bench.comparing.trust import comparisons as compared
 from lossbench.bench.comparing.trust import judge
 from lossbench.bench.interface.console import COLUMNS, show_next
@@ -71,9 +71,9 @@ def measurements(records: list[dict[str, Any]], out: Path) -> None:
     """
     bases = baselines(records)
     paired = any(record.get("pair_group") for record in records)
-    noise = noise_of(records)
+    noises = noises_of(records)
     for shape, rows in _shapes(records) if paired else [("", records)]:
-        _measured(rows, shape, bases, noise)
+        _measured(rows, shape, bases, noises)
     if paired:
         print(textwrap.fill(IN_TURN, width=COLUMNS))
     _errors([record for record in records if record.get("accuracy")])
@@ -93,7 +93,10 @@ def _shapes(records: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any
 
 
 def _measured(
-    records: list[dict[str, Any]], shape: str, bases: Mapping[str, dict[str, Any]], noise: Noise
+    records: list[dict[str, Any]],
+    shape: str,
+    bases: Mapping[str, dict[str, Any]],
+    noises: Mapping[str, Noise],
 ) -> None:
     """A table; of a shape that is said, with ratios to other records."""
     alone, in_turn = ("N x D", "pass", "GMACs", "ms", "spread"), ("ms", "ratio", "95%", "verdict")
@@ -107,7 +110,7 @@ def _measured(
         peak = f"{record['peak_bytes'] / 1e6:,.1f}" if "peak_bytes" in record else "-"
         gmacs = _number(record.get("gmacs"), "{:,.3f}")
         cells = (
-            [ms, *_ratio(record, bases, noise)] if shape else [*where, gmacs, ms, _spread(record)]
+            [ms, *_ratio(record, bases, noises)] if shape else [*where, gmacs, ms, _spread(record)]
         )
         table.add_row(label, *cells, peak, record["status"])
     labels.print(table)
@@ -134,11 +137,13 @@ def _spread(record: dict[str, Any]) -> str:
     return f"{(record['p80_ms'] - record['p20_ms']) / record['median_ms']:.0%}"
 
 
-def _ratio(record: dict[str, Any], bases: Mapping[str, dict[str, Any]], noise: Noise) -> list[str]:
+def _ratio(
+    record: dict[str, Any], bases: Mapping[str, dict[str, Any]], noises: Mapping[str, Noise]
+) -> list[str]:
     base = bases.get(record["key"])
     if base is None:
         return ["-", "-", "-"]
-    found = ratio_of(record, base, noise)
+    found = ratio_of(record, base, noises[record["pair_group"]])
     interval = f"{digits(found.low)}-{digits(found.high)}"
     return [f"{digits(found.value)}x", interval, found.verdict]
 

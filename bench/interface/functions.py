@@ -207,7 +207,7 @@ def noise(
                 for record in tracked(work, f"{case.label}, process by process", total):
                     records.append(record)
                     if len(records) % each == 0 and len(records) < total:
-                        found = trust.judge(trust.comparisons(records, each)[:comparisons])
+                        found = trust.judge(trust.comparisons(records, each))
                         claims = f"{found.false_claims} false claims, {found.found} slowdowns found"
                         say(f"{found.comparisons} of {comparisons}: {claims}")
             except RuntimeError as error:  # the case failed: the others go on

@@ -10,7 +10,7 @@ from typing import Any
 from lossbench.bench.cases.case import Case
 from lossbench.bench.comparing.baselines import comparisons
 from lossbench.bench.comparing.drift import drifted
-from lossbench.bench.comparing.ratios import LEAST, LOOKS, could_settle, noise_of, ratio
+from lossbench.bench.comparing.ratios import LEAST, LOOKS, could_settle, noises_of, ratio
 from lossbench.bench.measuring.disturbance import beside
 from lossbench.bench.measuring.interleave import LONG_S
 from lossbench.bench.measuring.timing import VISIT_MS, summarise
@@ -314,7 +314,8 @@ class _Sittings:
         """
         own = [self._records[i] for i in self.right]
         keys = {record["key"] for record in own}
-        noise = noise_of([*own, *(each for each in earlier if each["key"] not in keys)])
+        others = [each for each in earlier if each["key"] not in keys]
+        noise = noises_of([*own, *others])[self._name]
         right = [i for i in timed if self._records[i]["status"] == "ok"]
         found: set[int] = set()
         for place, base_place in comparisons([self._records[i] for i in right]):

@@ -1,5 +1,7 @@
 """Noise of log ratios: what is known of one comparison, and what a run adds to it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,6 +23,14 @@ def sampled(generator, sittings, rounds, own=0.03, sitting=0.007, stalls=0.0):
 
 ONES = [[1.0] * 40] * 8
 """A call that always takes 1 ms: ratios to it are times."""
+
+
+def alone(comparisons, controls=()):
+    """What a group shows that is the only one of its run."""
+    (noise,) = learn([(list(comparisons), list(controls))])
+    return noise
+
+
 logs = st.floats(-0.5, 0.5)
 
 
@@ -75,7 +85,7 @@ def test_only_sittings_and_rounds_of_both_count():
 def test_a_run_tells_how_noisy_its_rounds_are(scale):
     generator = np.random.default_rng(0)
     pairs = [Pairs.of(sampled(generator, 1, 4, own=scale, sitting=0), ONES) for _ in range(120)]
-    found = learn(pairs)
+    found = alone(pairs)
     assert found.scale == pytest.approx(scale, rel=0.2)
     assert found.freedom > 10  # all are alike: what one shows holds for the others
 
@@ -84,21 +94,67 @@ def test_comparisons_that_differ_in_noise_tell_little_of_each_other():
     generator = np.random.default_rng(0)
     scales = np.exp(generator.normal(np.log(0.03), 1.0, 60))
     pairs = [Pairs.of(sampled(generator, 1, 8, own=s, sitting=0), ONES) for s in scales]
-    assert learn(pairs).freedom < 3
+    assert alone(pairs).freedom < 3
 
 
 def test_a_run_tells_how_sittings_differ_by_comparisons_and_by_controls():
     generator = np.random.default_rng(0)
     several = [Pairs.of(sampled(generator, 5, 4, sitting=0.05), ONES) for _ in range(40)]
     controls = [Pairs.of(sampled(generator, 1, 20, sitting=0.05), ONES) for _ in range(40)]
-    assert learn(several).placement == pytest.approx(0.05, rel=0.25)
-    assert learn((), controls).placement == pytest.approx(0.05, rel=0.25)
+    assert alone(several).placement == pytest.approx(0.05, rel=0.25)
+    assert alone((), controls).placement == pytest.approx(0.05, rel=0.25)
     # of calls that may differ, the mean of one sitting says nothing
-    assert learn(controls).placement == pytest.approx(learn(()).placement)
+    assert alone(controls).placement == pytest.approx(alone(()).placement)
 
 
 def test_before_anything_is_known_noise_is_about_usual():
-    assert USUAL / 3 < learn(()).scale < 3 * USUAL
+    assert USUAL / 3 < alone(()).scale < 3 * USUAL
+    assert learn([]) == []
+
+
+def groups_of(generator, scales, size):
+    """Groups whose rounds are as noisy as these, each of so many comparisons."""
+    return [
+        ([Pairs.of(sampled(generator, 1, 4, own=s, sitting=0), ONES) for _ in range(size)], [])
+        for s in scales
+    ]
+
+
+def test_groups_are_as_noisy_as_their_own_comparisons_show():
+    quiet, noisy = learn(groups_of(np.random.default_rng(0), (0.01, 0.1), 60))
+    assert quiet.scale == pytest.approx(0.01, rel=0.25)
+    assert noisy.scale == pytest.approx(0.1, rel=0.25)
+    # how calls differ by where they lie is the machine's
+    assert quiet.placement == noisy.placement
+
+
+def test_a_group_that_shows_nothing_itself_is_taken_to_be_like_the_others():
+    once = ([Pairs.of([[1.0]], ONES)], [])  # one round
+    quiet, noisy = (
+        learn([*groups_of(np.random.default_rng(0), [scale] * 5, 10), once])[-1].scale
+        for scale in (0.01, 0.1)
+    )
+    assert 0.01 < quiet < 0.02  # wider, as groups may differ
+    assert noisy == pytest.approx(10 * quiet, rel=0.2)
+
+
+@pytest.mark.parametrize("off", [0.1, 0.3, 1.0])
+def test_nothing_is_claimed_that_differs_no_more_than_a_call_of_its_group_from_itself(off):
+    generator = np.random.default_rng(0)
+    quiet = [Pairs.of(sampled(generator, 5, 4, own=0.01), ONES) for _ in range(12)]
+    control = replace(quiet[0], mean=off)
+    run = learn([(quiet[1:], [control]), (quiet[1:], [quiet[0]])])
+    said = [Ratio.of(off, *noise.error(quiet[1]), looks=1).verdict for noise in run]
+    assert said == ["UNRESOLVED", "SLOWER"]
+
+
+@given(st.permutations(range(4)))
+def test_the_order_of_groups_changes_nothing(order):
+    groups = groups_of(np.random.default_rng(0), (0.01, 0.03, 0.03, 0.2), 3)
+    found, turned = learn(groups), learn([groups[i] for i in order])
+    for place, i in enumerate(order):
+        assert turned[place].scale == pytest.approx(found[i].scale)
+        assert turned[place].placement == pytest.approx(found[i].placement)
 
 
 def test_noise_that_is_known_for_sure_is_that_of_every_comparison():
@@ -158,21 +214,21 @@ def test_the_noisier_a_comparison_the_fewer_its_degrees_of_freedom(one, other, f
 def test_intervals_hold_the_truth_as_often_as_they_say_and_claims_are_right(
     sittings, rounds, stalls
 ):
-    """Runs of four groups of five calls and a control, in which noise differs by the call."""
+    """Runs of four groups of five calls and a control; noise differs by the group and the call."""
     generator = np.random.default_rng(1)
     held = claims = total = 0
     for _ in range(100):
-        pairs, controls = [], []
+        groups = []
         for _ in range(4):
-            own = np.exp(generator.normal(np.log(0.03), 0.4, 6))
+            own = np.exp(generator.normal(np.log(0.03), 0.4) + generator.normal(0, 0.4, 6))
             calls = [sampled(generator, sittings, rounds, own=o, stalls=stalls) for o in own]
-            pairs += [Pairs.of(call, calls[0]) for call in calls[1:-1]]
-            controls.append(Pairs.of(calls[-1], calls[0]))
-        noise = learn(pairs, controls)
-        for each in pairs:
-            found = Ratio.of(each.mean, *noise.error(each))
-            held += found.low <= 1 <= found.high
-            claims += found.verdict in ("FASTER", "SLOWER")
-            total += 1
+            pairs = [Pairs.of(call, calls[0]) for call in calls[1:-1]]
+            groups.append((pairs, [Pairs.of(calls[-1], calls[0])]))
+        for (pairs, _), noise in zip(groups, learn(groups), strict=True):
+            for each in pairs:
+                found = Ratio.of(each.mean, *noise.error(each))
+                held += found.low <= 1 <= found.high
+                claims += found.verdict in ("FASTER", "SLOWER")
+                total += 1
     assert held >= 0.94 * total
     assert claims <= total / 200

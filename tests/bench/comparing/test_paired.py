@@ -14,7 +14,7 @@ from lossbench.bench.comparing.ratios import (
     Ratio,
     claimed,
     could_settle,
-    noise_of,
+    noises_of,
     ratio,
     ratio_of,
 )
@@ -50,11 +50,9 @@ def verdicts(slowdown=1.0, groups=10):
         open_ = dict.fromkeys(range(groups), "UNRESOLVED")
         for look in range(LEAST, PROCESSES + 1):
             seen = [[call[:look] for call in group] for group in run]
-            noise = learn(
-                [Pairs.of(a, b) for a, b, _ in seen], [Pairs.of(c, b) for _, b, c in seen]
-            )
+            noises = learn([([Pairs.of(a, b)], [Pairs.of(c, b)]) for a, b, c in seen])
             for place in [place for place, verdict in open_.items() if verdict == "UNRESOLVED"]:
-                pair = (seen[place][0], seen[place][1], noise, PROCESSES - LEAST + 1)
+                pair = (seen[place][0], seen[place][1], noises[place], PROCESSES - LEAST + 1)
                 open_[place] = ratio(*pair).verdict
         said += open_.values()
     return said
@@ -123,8 +121,9 @@ def test_what_is_looked_at_once_by_few_rounds_is_claimed_wrongly_once_in_200_at_
     for _ in range(200):
         groups = [sample(generator, (1.0, 1.0, 1.0)) for _ in range(10)]
         run = [[[call[0][:2]] for call in group] for group in groups]
-        noise = learn([Pairs.of(a, b) for a, b, _ in run], [Pairs.of(c, b) for _, b, c in run])
-        said += [ratio([a[0][:rounds]], b, noise, looks=1).verdict for a, b, _ in run]
+        noises = learn([([Pairs.of(a, b)], [Pairs.of(c, b)]) for a, b, c in run])
+        for (a, b, _), noise in zip(run, noises, strict=True):
+            said.append(ratio([a[0][:rounds]], b, noise, looks=1).verdict)
     assert sum(verdict in CLAIMS for verdict in said) <= len(said) / 200
 
 
@@ -196,10 +195,12 @@ def test_the_noise_of_records_is_that_of_their_groups():
         {"samples_ms": [1.0]},  # not timed in turn
     ]
     expected = learn(
-        [Pairs.of(first[1], first[0]), Pairs.of(second[1], second[0])],
-        [Pairs.of(first[2], first[0]), Pairs.of(second[2], second[0])],
+        [
+            ([Pairs.of(first[1], first[0])], [Pairs.of(first[2], first[0])]),
+            ([Pairs.of(second[1], second[0])], [Pairs.of(second[2], second[0])]),
+        ]
     )
-    assert noise_of(records) == expected
+    assert noises_of(records) == dict(zip("ab", expected, strict=True))
 
 
 class CalmWatch:
