@@ -3,13 +3,14 @@
 The log ratios of a comparison are those of rounds, several in each of a few sittings (processes in
 which all calls were set up anew). Rounds differ within a sitting, and sittings differ beside: where
 memory lies, for one. So a comparison has two mean squares, within and between sittings, as a
-one-way analysis of variance has them. Of few rounds each is known badly. But the comparisons of a
-group were timed together, so both are drawn towards what the group shows of all of them: as if that
-were a sample of its own, of ``freedom`` degrees of freedom (empirical Bayes: Smyth, Stat. Appl.
-Genet. Mol. Biol. 3, 2004, the moderated t). How far comparisons differ in noise says how many. A
+one-way analysis of variance has them. Of few rounds each is known badly. But other comparisons were
+made by the same machine, so both are drawn towards what these show: as if that were a sample of its
+own, of ``freedom`` degrees of freedom (empirical Bayes: Smyth, Stat. Appl. Genet. Mol. Biol. 3,
+2004, the moderated t). How far comparisons differ in noise says how many. A machine is not as quiet
+at one time as at another: how noisy rounds are, the group of a comparison shows, whose cases were
+timed together, and the other groups of the run beside. How sittings differ the whole run shows. A
 control, a call beside itself, has a true ratio of 1: its mean too is noise, of the kind that rounds
-do not show. A machine is not as quiet at one time as at another, so groups differ in how noisy
-rounds are: what one shows is drawn towards what the other groups of the run show.
+do not show.
 
 Of five rounds or more a fifth is trimmed at each end (Yuen, Biometrika 61, 1974): a moment in which
 the machine was away moves neither the mean nor its error. Docs: ``docs/verdicts.md``.
@@ -20,19 +21,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import betaln, fdtridfd, stdtrit
 
 from lossbench.bench.comparing.robust import left_out
 
 USUAL = 0.03
-"""Standard deviation of a round's log ratio before anything is known, give or take a factor e."""
-OF_OTHERS = np.log(2)
-"""Logarithm of the factor that this is known to, give or take, when other groups are known."""
+"""Standard deviation of a round's log ratio before anything is known, give or take a factor 2."""
+APART = np.log(2)
+"""Groups differ from one another by a factor 2, give or take: its logarithm."""
 USUAL_PLACEMENT = 0.012
 """The same of what rounds do not show, give or take a factor 1.6. Runs that know it show 0.6% to
 1.3%."""
 USUAL_FREEDOM = 4.0
-"""Degrees of freedom of what a group shows, before its comparisons do, give or take a factor 2."""
+"""Degrees of freedom that are added, before comparisons show how many, give or take a factor 2."""
 STRANGE = 0.99
 """A comparison that is noisier than this share of the group's should be is not quite like them: the
 noisier, the less it is drawn towards them. Likewise of a control that differs from itself by
@@ -104,7 +106,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Noise:
-    """What a group shows of the noise of its log ratios.
+    """What is known of the noise of a group's log ratios.
 
     Attributes:
         scale: standard deviation of a round within a sitting.
@@ -112,22 +114,25 @@ class Noise:
         placement: standard deviation that the calls of a comparison add: by where their memory
             lies, and what is visited before them.
         placement_freedom: degrees of freedom that this adds.
+        control: standard deviation that is added where a control of the group differs from itself
+            by more than all this explains. Further rounds may show that it was chance.
     """
 
     scale: float = USUAL
     freedom: float = USUAL_FREEDOM
     placement: float = USUAL_PLACEMENT
     placement_freedom: float = USUAL_FREEDOM
+    control: float = 0.0
 
     def error(self, pairs: Pairs) -> tuple[float, float]:
         """Standard error of the mean of a comparison, and its degrees of freedom (Satterthwaite).
 
-        Neither more rounds nor more sittings make that of ``placement`` less.
+        Neither more rounds nor more sittings make those of ``placement`` and ``control`` less.
         """
         square, freedom = _moderated(
             pairs.within, pairs.within_freedom, self.scale**2, self.freedom
         )
-        placement = self.placement**2
+        placement = self.placement**2 + self.control**2
         if pairs.between_freedom:
             square, freedom = _moderated(
                 pairs.between, pairs.between_freedom, square, self.placement_freedom
@@ -164,21 +169,25 @@ def learn(groups: Sequence[Group]) -> list[Noise]:
         for pairs, (scale, freedom) in zip(found, rounds, strict=True)
     ]
     placement = _placement(groups, within)
+    known = [Noise(*of_group, *placement) for of_group in rounds]
     return [
-        _heeding(controls, Noise(*of_group, *placement))
-        for (_, controls), of_group in zip(groups, rounds, strict=True)
+        replace(noise, control=_strangeness(controls, noise))
+        for (_, controls), noise in zip(groups, known, strict=True)
     ]
 
 
-def _heeding(controls: Sequence[Pairs], noise: Noise) -> Noise:
-    """With a placement by which no control differs from itself more than is strange."""
-    for each in controls:
-        error, freedom = noise.error(each)
-        needed = abs(each.mean) / float(stdtrit(freedom, (1 + STRANGE) / 2))
-        if needed > error:
-            placement = float(np.sqrt(noise.placement**2 + needed**2 - error**2))
-            noise = replace(noise, placement=placement)
-    return noise
+def _strangeness(controls: Sequence[Pairs], noise: Noise) -> float:
+    """The least ``control`` by which no control differs from itself more than is strange."""
+    least = 0.0
+    for control in controls:
+
+        def excess(added: float, control: Pairs = control) -> float:
+            error, freedom = replace(noise, control=added).error(control)
+            return abs(control.mean) - float(stdtrit(freedom, (1 + STRANGE) / 2)) * error
+
+        if excess(least) > 0:
+            least = float(brentq(excess, least, abs(control.mean)))
+    return least
 
 
 def _rounds(found: Sequence[Sequence[Pairs]]) -> list[tuple[float, float]]:
@@ -192,13 +201,11 @@ def _rounds(found: Sequence[Sequence[Pairs]]) -> list[tuple[float, float]]:
         for pairs in found
     ]
     of_all = sum(shown)
-    before = _log_normal(_SCALES, USUAL, 1.0)
-    if len(found) < 2:
-        return [_expected(own, _SCALES, before) for own in shown]
-    others = (_expected(of_all - own, _SCALES, before)[0] for own in shown)
+    before = _log_normal(_SCALES, USUAL, np.log(2))
+    apart = np.exp(_log_normal(_SCALES[:, None], _SCALES, APART))
+    others = (apart @ _likely(of_all - own, before).sum(axis=1) for own in shown)
     return [
-        _expected(own, _SCALES, _log_normal(_SCALES, usual, OF_OTHERS))
-        for own, usual in zip(shown, others, strict=True)
+        _expected(own, _SCALES, np.log(usual)) for own, usual in zip(shown, others, strict=True)
     ]
 
 
@@ -244,18 +251,23 @@ def _likelihood(squares: Any, freedoms: Any, usual: Any) -> Any:
     return of_each.sum(axis=-1)
 
 
+def _likely(likelihood: Any, before: Any) -> Any:
+    """How likely each scale is with each of ``_FREEDOMS``, by what was before and what is since."""
+    known = likelihood + before[:, None] + _log_normal(_FREEDOMS, USUAL_FREEDOM, np.log(2))
+    likely = np.exp(known - known.max())
+    return likely / likely.sum()
+
+
 def _expected(likelihood: Any, scales: Any, before: Any) -> tuple[float, float]:
-    """Scale and degrees of freedom, by what was likely before and what is since.
+    """Scale and degrees of freedom.
 
     Both are means over what is likely, of the variance and of 1 / freedom, which errors depend on:
     the likeliest values alone would leave out that they are known badly.
     """
-    known = likelihood + before[:, None] + _log_normal(_FREEDOMS, USUAL_FREEDOM, np.log(2))
-    likely = np.exp(known - known.max())
-    likely /= likely.sum()
+    likely = _likely(likelihood, before)
     scale = np.sqrt((likely.sum(axis=1) * scales**2).sum())
     return float(scale), float(1 / (likely.sum(axis=0) / _FREEDOMS).sum())
 
 
-def _log_normal(values: Any, middle: float, spread: float) -> Any:
+def _log_normal(values: Any, middle: Any, spread: float) -> Any:
     return -0.5 * (np.log(values / middle) / spread) ** 2

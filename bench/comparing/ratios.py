@@ -115,7 +115,8 @@ def could_settle(
 ) -> bool:
     """Whether ``growth`` times as many rounds may settle a verdict.
 
-    That is so if they would for any ratio in the interval that is known now.
+    That is so if they would for any ratio in the interval that is known now, and if they showed
+    that it was chance what a control differs from itself by.
 
     Args:
         contender: as ``ratio`` takes it.
@@ -125,7 +126,8 @@ def could_settle(
         growth: at least 1.
     """
     pairs, now = Pairs.of(contender, baseline), ratio(contender, baseline, noise, looks)
-    more = noise.error(replace(pairs, rounds=round(growth * pairs.rounds)))
+    calm = replace(noise, control=0.0)
+    more = calm.error(replace(pairs, rounds=round(growth * pairs.rounds)))
     nearest = min(max(1.0, now.low), now.high)
     possible = (float(np.log(end)) for end in (now.low, nearest, now.high))
     return any(Ratio.of(mean, *more, looks).verdict != "UNRESOLVED" for mean in possible)

@@ -255,16 +255,10 @@ def rehearsal(known: "Sequence[tuple[float, Case, dict[str, Any]]]") -> None:
     print(textwrap.fill(REHEARSED, width=COLUMNS))
 
 
-def trust(case: "Case", records: Sequence[Mapping[str, Any]], comparisons: int) -> None:
-    """Print how far paired timing of a case can be trusted.
-
-    Args:
-        case: that was compared with itself.
-        records: of ``lossbench noise``.
-        comparisons: so many of them.
-    """
+def trust(case: "Case", records: Sequence[Mapping[str, Any]]) -> None:
+    """Print how far paired timing of a case can be trusted, by records of ``lossbench noise``."""
     first = records[0]
-    found = judge(compared(records, first["noise_processes"])[:comparisons])
+    found = judge(compared(records, first["noise_processes"]))
     beside = ", beside a busy neighbour" if first["noise_neighbour"] else ""
     said = (
         f"{case.label}{beside}: a difference from itself claimed {found.false_claims} times of "

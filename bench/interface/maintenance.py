@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @takes_cases
 def measure_noise(
     cases: "list[Case]",
-    comparisons: Annotated[int, typer.Option(help="How often each case is compared.")] = 30,
+    comparisons: Annotated[
+        int, typer.Option(help="How often each case is compared; in tens.")
+    ] = 30,
     slowdown: Annotated[float, typer.Option(help="Share of its time added to the copy.")] = 0.15,
     neighbour: Annotated[
         bool, typer.Option("--neighbour", help="Keep a core busy meanwhile, half of the time.")
@@ -49,7 +51,7 @@ def measure_noise(
             say(failure)
             status = FAILED
         else:
-            trust(case, records, comparisons)
+            trust(case, records)
     show_next("noise", out)
     return status
 

@@ -110,7 +110,7 @@ def _fitting(
     """Sittings of as many cases as there is room for, the quickest; None if for none.
 
     Where that is short, those that are clear are visited once. Before a case is left out, up to
-    half of the others, the slowest, are too: their noise is then taken to be that of the run.
+    half of the others, the slowest, are too: their noise is then taken to be that of the group.
     """
     is_short = room.is_short(_Sittings(cases, records, right, ()).wanted_s)
     quickest = sorted(right, key=lambda i: float(records[i]["call_ms"]))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lossbench.bench.comparing.moderation import USUAL, Noise, Pairs, learn
+from lossbench.bench.comparing.moderation import APART, STRANGE, USUAL, Noise, Pairs, learn
 from lossbench.bench.comparing.ratios import Ratio
 from lossbench.bench.comparing.robust import TRIMMED
 
@@ -138,6 +138,19 @@ def test_a_group_that_shows_nothing_itself_is_taken_to_be_like_the_others():
     assert noisy == pytest.approx(10 * quiet, rel=0.2)
 
 
+@given(st.floats(0.05, 2.0), st.integers(2, 20), st.floats(0.001, 0.1))
+def test_a_control_that_is_strange_is_no_more_than_that_in_its_group(off, rounds, own):
+    """Whatever its rounds are like, and however sure the others make it."""
+    times = np.exp(np.random.default_rng(0).normal(off, own, (1, rounds))).tolist()
+    control = Pairs.of(times, ONES)
+    quiet = [(Pairs.of([[1.0, float(np.exp(own))]], ONES), Pairs.of([[1.0, 1.001]], ONES))] * 9
+    (noise, *_) = learn([([], [control]), *(([a], [b]) for a, b in quiet)])
+    error, freedom = noise.error(control)
+    strange = stats.t.ppf((1 + STRANGE) / 2, freedom) * error
+    assert abs(control.mean) <= strange * (1 + 1e-6)
+    assert Ratio.of(control.mean, error, freedom, looks=1).verdict not in ("FASTER", "SLOWER")
+
+
 @pytest.mark.parametrize("off", [0.1, 0.3, 1.0])
 def test_nothing_is_claimed_that_differs_no_more_than_a_call_of_its_group_from_itself(off):
     generator = np.random.default_rng(0)
@@ -220,13 +233,13 @@ def test_intervals_hold_the_truth_as_often_as_they_say_and_claims_are_right(
     for _ in range(100):
         groups = []
         for _ in range(4):
-            own = np.exp(generator.normal(np.log(0.03), 0.4) + generator.normal(0, 0.4, 6))
+            own = np.exp(generator.normal(np.log(0.03), APART) + generator.normal(0, 0.4, 6))
             calls = [sampled(generator, sittings, rounds, own=o, stalls=stalls) for o in own]
             pairs = [Pairs.of(call, calls[0]) for call in calls[1:-1]]
             groups.append((pairs, [Pairs.of(calls[-1], calls[0])]))
         for (pairs, _), noise in zip(groups, learn(groups), strict=True):
             for each in pairs:
-                found = Ratio.of(each.mean, *noise.error(each))
+                found = Ratio.of(each.mean, *noise.error(each), looks=1)
                 held += found.low <= 1 <= found.high
                 claims += found.verdict in ("FASTER", "SLOWER")
                 total += 1

@@ -155,6 +155,8 @@ def test_a_verdict_may_be_settled_if_enough_rounds_fit():
     assert could_settle(between, alike, SURE, LOOKS, 10.0)
     # what rounds do not show is not settled by any number of them
     assert not could_settle(between, alike, replace(SURE, placement=0.2), LOOKS, 1e6)
+    # but that a control differs from itself may have been chance
+    assert could_settle(between, alike, replace(SURE, control=0.2), LOOKS, 10.0)
 
 
 def test_quiet_and_noisy_samples_reach_same_and_unresolved():
