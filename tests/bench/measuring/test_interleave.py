@@ -1,10 +1,10 @@
 """Visits that are disturbed: taken again, within bounds, on a machine that a test commands."""
 
+import weakref
 from contextlib import nullcontext
 from itertools import groupby
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +29,16 @@ class Call:
         self.name, self.ms = name, ms
 
 
+class Output:
+    """What a call returns; memory is taken for as long as it is kept."""
+
+    def __init__(self, ms):
+        self.ms = ms
+
+    def detach(self):
+        return self
+
+
 class Machine:
     """Its clock runs while calls do. ``visits`` says of each visit what happens: how many times as
     long as usual it takes, and which share of it is seen to be taken away.
@@ -38,15 +48,27 @@ class Machine:
         self._visits = iter(visits)
         self.log = []
         """Name and seconds of each visit."""
+        self.looked = {}
+        """Number of a call -> of its visits, that whose output was looked at; and its output."""
+        self._returned = []
 
     def make_timer(self, device):
         return self.time
 
     def time(self, call):
+        # all visits find as much memory
+        assert not any(output() is not None for output in self._returned)
         times, self.taken = next(self._visits, (1.0, 0.0))
         ms = times * call.ms
         self.log.append((call.name, ms / 1e3))
-        return ms, (torch.tensor(ms),)
+        output = Output(ms)
+        self._returned.append(weakref.ref(output))
+        return ms, (output,)
+
+    def look(self, index, output):
+        name = self.log[-1][0]
+        visits = sum(visited == name for visited, _ in self.log)
+        self.looked[index] = name, visits, output[0].ms
 
     def watch(self):
         return self  # that of the visit that comes next
@@ -64,7 +86,7 @@ def run(visits, rounds, calls=None, device="cpu"):
         patch.setattr(interleave_module, "Watch", machine.watch)
         patch.setattr(interleave_module, "no_garbage_collection", nullcontext)  # takes long
         calls = calls or [Call(name) for name in "ABCD"[: len(rounds)]]
-        return interleave(calls, rounds, device), machine
+        return interleave(calls, rounds, device, machine.look), machine
 
 
 TAKEN_AWAY = (1.5, 2 * TAKEN)
@@ -88,7 +110,7 @@ def test_a_disturbed_visit_is_taken_again_at_once_and_the_calm_try_counts(what):
     assert "".join(name for name, _ in machine.log) == "ABBAABBBA"
     assert found.samples == [[LONG_MS] * 4] * 2
     assert (found.disturbed, found.retaken) == ([0, 0], [0, 1])
-    assert [output[0].item() for output in found.outputs] == [LONG_MS] * 2
+    assert machine.looked == {0: ("A", 4, LONG_MS), 1: ("B", 5, LONG_MS)}
 
 
 def test_of_disturbed_tries_the_least_disturbed_counts_not_the_quickest():
@@ -130,7 +152,10 @@ def test_every_round_gives_one_sample_and_what_stands_beside_it(visits, rounds):
     assert [len(shares) for shares in found.cpu_shares] == rounds
     assert all(0 <= n <= of for n, of in zip(found.disturbed, rounds, strict=True))
     assert len(machine.log) == sum(rounds) + sum(found.retaken)
-    assert all(output for output in found.outputs)
+    assert sorted(machine.looked) == list(range(len(rounds)))
+    for place, (name, visits, _) in machine.looked.items():
+        assert name == "ABCD"[place]
+        assert visits == rounds[place] + found.retaken[place]  # its last
 
 
 def test_a_visit_is_taken_again_no_more_often_even_if_there_is_time():
