@@ -18,6 +18,9 @@ SHOWN = 0.95
 LEAST = 2
 """Processes before the first look, of a comparison that may have several: what one has in common is
 not seen within it."""
+MARGIN = 1.5
+"""A verdict is settled if it would be the same with so many times the error: what the noise is like
+further rounds, of this comparison or of others, may still show."""
 LOOKS = 5
 """A comparison is looked at so often at most, and ends when it is settled."""
 WRONG = 0.005
@@ -110,13 +113,11 @@ def looks_at(record: Record) -> int:
     return int(looks) if isinstance(looks, (int, float)) and looks >= 1 else LOOKS  # missing: nan
 
 
-def could_settle(
-    contender: Samples, baseline: Samples, noise: Noise, looks: int, growth: float
-) -> bool:
-    """Whether ``growth`` times as many rounds may settle a verdict.
+def is_open(contender: Samples, baseline: Samples, noise: Noise, looks: int, growth: float) -> bool:
+    """Whether a verdict is not settled, and ``growth`` times as many rounds may settle it.
 
-    That is so if they would for any ratio in the interval that is known now, and if they showed
-    that it was chance what a control differs from itself by.
+    They may if they would for any ratio in the interval that is known now, and if they showed that
+    it was chance what a control differs from itself by.
 
     Args:
         contender: as ``ratio`` takes it.
@@ -125,8 +126,11 @@ def could_settle(
         looks: as ``claimed`` takes them.
         growth: at least 1.
     """
-    pairs, now = Pairs.of(contender, baseline), ratio(contender, baseline, noise, looks)
-    calm = replace(noise, control=0.0)
+    pairs = Pairs.of(contender, baseline)
+    error, freedom = noise.error(pairs)
+    if Ratio.of(pairs.mean, MARGIN * error, freedom, looks).verdict != "UNRESOLVED":
+        return False
+    now, calm = Ratio.of(pairs.mean, error, freedom, looks), replace(noise, control=0.0)
     more = calm.error(replace(pairs, rounds=round(growth * pairs.rounds)))
     nearest = min(max(1.0, now.low), now.high)
     possible = (float(np.log(end)) for end in (now.low, nearest, now.high))

@@ -10,7 +10,7 @@ from typing import Any
 from lossbench.bench.cases.case import Case
 from lossbench.bench.comparing.baselines import comparisons
 from lossbench.bench.comparing.drift import drifted
-from lossbench.bench.comparing.ratios import LEAST, LOOKS, could_settle, noises_of, ratio
+from lossbench.bench.comparing.ratios import LEAST, LOOKS, is_open, noises_of
 from lossbench.bench.measuring.disturbance import beside
 from lossbench.bench.measuring.interleave import LONG_S
 from lossbench.bench.measuring.timing import VISIT_MS, summarise
@@ -326,8 +326,7 @@ class _Sittings:
             pair = (self._samples[i], self._samples[base], noise, looks)
             done = len(_flat(self._samples[i]))
             further = seconds / (self._visit_s[i] + self._visit_s[base])
-            is_open = ratio(*pair).verdict == "UNRESOLVED"
-            if is_open and could_settle(*pair, 1 + further / done):
+            if is_open(*pair, 1 + further / done):
                 found |= {i, base}
         return [i for i in timed if i in found]
 

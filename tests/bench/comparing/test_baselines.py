@@ -41,6 +41,14 @@ def test_all_are_compared_with_the_reference_of_smi_and_with_its_best():
     assert found - {(i, base) for i in range(5) for base in (2, 3)} == {(1, 0)}
 
 
+def test_the_best_of_smi_is_so_by_its_usual_hyperparameters():
+    quicker = record("smi", "gram", 1.0, variant="lambda_=2.0")
+    group = [VICREG[1], *SMI, quicker]
+    found = comparisons(group)
+    assert (0, 2) in found
+    assert (0, 4) not in found
+
+
 def test_a_third_party_is_compared_with_the_best_of_ours():
     theirs = record("vicreg", "theirs", 1.0, contender="a:b")
     assert (2, 1) in comparisons([*VICREG, theirs])

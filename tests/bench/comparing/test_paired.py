@@ -11,9 +11,10 @@ from lossbench.bench.comparing.moderation import Noise, Pairs, learn
 from lossbench.bench.comparing.ratios import (
     LEAST,
     LOOKS,
+    MARGIN,
     Ratio,
     claimed,
-    could_settle,
+    is_open,
     noises_of,
     ratio,
     ratio_of,
@@ -145,18 +146,34 @@ def test_two_records_have_as_many_looks_as_the_one_with_fewer():
 SURE = Noise(scale=0.02, freedom=1e9, placement=1e-6, placement_freedom=1e9)
 
 
-def test_a_verdict_may_be_settled_if_enough_rounds_fit():
+def test_a_verdict_is_open_if_enough_rounds_fit_to_settle_it():
     """Rounds differ by 2%, as is known for sure."""
-    alike, apart = [[1.0, 1.0]], [[1.2, 1.2]]
-    assert could_settle(alike, alike, SURE, LOOKS, 1.0)
-    assert could_settle(apart, alike, SURE, LOOKS, 1.0)
-    between = [[1.04, 1.04]]  # neither within 5% nor beyond 1%, until there are more rounds
+    alike, between = [[1.0, 1.0]], [[1.04, 1.04]]  # neither within 5% nor beyond 1%
     assert ratio(between, alike, SURE).verdict == "UNRESOLVED"
-    assert could_settle(between, alike, SURE, LOOKS, 10.0)
+    assert is_open(between, alike, SURE, LOOKS, 10.0)
     # what rounds do not show is not settled by any number of them
-    assert not could_settle(between, alike, replace(SURE, placement=0.2), LOOKS, 1e6)
+    assert not is_open(between, alike, replace(SURE, placement=0.2), LOOKS, 1e6)
     # but that a control differs from itself may have been chance
-    assert could_settle(between, alike, replace(SURE, control=0.2), LOOKS, 10.0)
+    assert is_open(between, alike, replace(SURE, control=0.2), LOOKS, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("times", "verdict", "end", "confidence"),
+    [
+        (1.2, "SLOWER", 1.01, claimed(LOOKS)),
+        (0.8, "FASTER", 1 / 1.01, claimed(LOOKS)),
+        (1.0, "SAME", 1.05, 0.95),
+    ],
+)
+def test_a_verdict_is_settled_if_it_holds_with_somewhat_more_noise(times, verdict, end, confidence):
+    alike, other = [[1.0, 1.0]], [[times, times]]
+    error = abs(np.log(times / end)) / stats.norm.ppf(
+        (1 + confidence) / 2
+    )  # that it just holds with
+    for share, is_settled in ((0.99 / MARGIN, True), (1.01 / MARGIN, False), (0.99, False)):
+        noise = replace(SURE, scale=share * error * np.sqrt(2))  # of two rounds
+        assert ratio(other, alike, noise).verdict == verdict
+        assert is_open(other, alike, noise, LOOKS, 10.0) is not is_settled
 
 
 def test_quiet_and_noisy_samples_reach_same_and_unresolved():

@@ -435,13 +435,13 @@ def test_verdicts_are_looked_at_no_more_often_than_was_planned(tmp_path, fake_wo
     """Or what is claimed were wrong more often than is said."""
     looks = {}
 
-    def counted(contender, baseline, noise, planned):
+    def counted(contender, baseline, noise, planned, growth):
         pair = id(contender), id(baseline)
         looks[pair] = looks.get(pair, 0) + 1
         assert looks[pair] <= planned
-        return ratios.ratio(contender, baseline, noise, planned)
+        return ratios.is_open(contender, baseline, noise, planned, growth)
 
-    monkeypatch.setattr(sittings, "ratio", counted)
+    monkeypatch.setattr(sittings, "is_open", counted)
     fake_worker.noise = [0.2]
     for number, call_ms in enumerate((100.0, 500.0, 1200.0, 3000.0)):
         looks.clear()
