@@ -28,7 +28,11 @@ def baseline(records: Sequence[Mapping[str, Any]], index: int) -> int | None:
 def comparisons(records: Sequence[Mapping[str, Any]]) -> set[tuple[int, int]]:
     """Contender and baseline of every ratio that tables show of a group."""
     pairs = [(i, baseline(records, i)) for i in range(len(records))]
-    headline = [i for i, each in enumerate(records) if _what(each)[:2] == (HEADLINE, "")]
+    headline = [
+        i
+        for i, each in enumerate(records)
+        if _what(each)[:2] == (HEADLINE, "") and not each.get("contender")
+    ]
     if headline:
         bases = (
             min(headline, key=lambda i: records[i]["implementation"] != "reference"),

@@ -103,6 +103,17 @@ class Pairs:
             between_freedom=outer * freedom,
         )
 
+    def grown(self, growth: float) -> "Pairs":
+        """Of so many times as many rounds that are like these: sittings too, if there are any."""
+        sittings = self.rounds // self.each
+        more = max(0.0, growth * sittings - 1) if self.between_freedom else 0.0
+        return replace(
+            self,
+            rounds=round(growth * self.rounds),
+            within_freedom=growth * self.within_freedom,
+            between_freedom=self.between_freedom * more / max(1, sittings - 1),
+        )
+
 
 @dataclass(frozen=True)
 class Noise:

@@ -18,9 +18,6 @@ SHOWN = 0.95
 LEAST = 2
 """Processes before the first look, of a comparison that may have several: what one has in common is
 not seen within it."""
-MARGIN = 1.5
-"""A verdict is settled if it would be the same with so many times the error: what the noise is like
-further rounds, of this comparison or of others, may still show."""
 LOOKS = 5
 """A comparison is looked at so often at most, and ends when it is settled."""
 WRONG = 0.005
@@ -113,28 +110,34 @@ def looks_at(record: Record) -> int:
     return int(looks) if isinstance(looks, (int, float)) and looks >= 1 else LOOKS  # missing: nan
 
 
-def is_open(contender: Samples, baseline: Samples, noise: Noise, looks: int, growth: float) -> bool:
-    """Whether a verdict is not settled, and ``growth`` times as many rounds may settle it.
+def is_open(
+    contender: Samples, baseline: Samples, looks: int, noise: Noise, later: Noise, growth: float
+) -> bool:
+    """Whether there is no verdict yet, and ``growth`` times as many rounds may settle it.
 
-    They may if they would for any ratio in the interval that is known now, and if they showed that
-    it was chance what a control differs from itself by.
+    They may if they would for any ratio that they may show, going by how rounds differ.
 
     Args:
         contender: as ``ratio`` takes it.
         baseline: likewise.
-        noise: that the group shows.
         looks: as ``claimed`` takes them.
+        noise: that the group shows.
+        later: that it may show then.
         growth: at least 1.
     """
     pairs = Pairs.of(contender, baseline)
-    error, freedom = noise.error(pairs)
-    if Ratio.of(pairs.mean, MARGIN * error, freedom, looks).verdict != "UNRESOLVED":
+
+    def has_verdict(mean: float, error: float, freedom: float) -> bool:
+        return Ratio.of(mean, error, freedom, looks).verdict != "UNRESOLVED"
+
+    if has_verdict(pairs.mean, *noise.error(pairs)):
         return False
-    now, calm = Ratio.of(pairs.mean, error, freedom, looks), replace(noise, control=0.0)
-    more = calm.error(replace(pairs, rounds=round(growth * pairs.rounds)))
-    nearest = min(max(1.0, now.low), now.high)
-    possible = (float(np.log(end)) for end in (now.low, nearest, now.high))
-    return any(Ratio.of(mean, *more, looks).verdict != "UNRESOLVED" for mean in possible)
+    by_rounds = replace(noise, placement=0.0, control=0.0)
+    shown = Ratio.of(pairs.mean, *by_rounds.error(pairs), looks)
+    nearest = min(max(1.0, shown.low), shown.high)
+    possible = [float(np.log(end)) for end in (shown.low, nearest, shown.high)]
+    more = later.error(pairs.grown(growth))
+    return any(has_verdict(mean, *more) for mean in possible)
 
 
 def noises_of(records: Iterable[Record]) -> dict[str, Noise]:

@@ -5,13 +5,13 @@ holds the true ratio.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from lossbench.bench.comparing.moderation import Group, Noise, Pairs, learn
-from lossbench.bench.comparing.ratios import LEAST, ratio
+from lossbench.bench.comparing.ratios import LEAST, is_open, ratio
 
 CALLS = {
     "self": "samples_ms",
@@ -146,11 +146,13 @@ def _of(comparison: Comparison, name: str) -> list[list[float]]:
 def _verdict(
     comparison: Comparison, name: str, looks: Sequence[int], noises: Sequence[Noise]
 ) -> str:
-    """The first that settles a comparison, as more and more of its processes are looked at."""
+    """The one that stands when it is settled, as more and more of its processes are looked at."""
     verdict = ""
     for look, noise in zip(looks, noises, strict=True):
         part = comparison[:look]
-        verdict = ratio(_of(part, name), _of(part, "self"), noise, len(looks)).verdict
-        if verdict != "UNRESOLVED":
+        pair = (_of(part, name), _of(part, "self"))
+        verdict = ratio(*pair, noise, len(looks)).verdict
+        later = replace(noise, control=0.0)
+        if not is_open(*pair, len(looks), noise, later, looks[-1] / look):
             break
     return verdict

@@ -1,6 +1,7 @@
 """Error of a loss's value and gradient against the fp64 reference on the same inputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.contenders import Loss, specification
 from lossbench.bench.cases.inputs import make_views
 from lossbench.bench.measuring.timing import make_timer
+from lossbench.bench.records.failures import is_out_of_memory
 from lossbench.losses.auto import free_bytes
 
 KINDS = ("random", "aligned", "collapsed")
@@ -197,15 +199,50 @@ def _fits(case: Case) -> bool:
     return needed <= free_bytes(torch.device(case.device))
 
 
-_truths: dict[tuple[str, str], tuple[tuple[Any, ...], Truth]] = {}
+Key = tuple[Any, ...]
+_truths: dict[Key, tuple[Case, Truth]] = {}
+_held: set[Key] = set()
+
+
+@contextmanager
+def held(cases: Sequence[Case]) -> Iterator[None]:
+    """Know the truths of all of these cases meanwhile, and no others: judging then takes no time.
+
+    Those that do not fit in memory are not known.
+    """
+    same = {_key(case): case for case in map(_same_truth, cases)}
+    for key in _truths.keys() - same.keys():
+        del _truths[key]
+    _held.update(same)
+    try:
+        for case in same.values():
+            _try_truth(case)
+        yield
+    finally:
+        _held.clear()
+
+
+def _try_truth(case: Case) -> None:
+    try:
+        _truth(case, None)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
 
 
 def _truth(case: Case, own: tuple[Tensor, ...] | None) -> Truth:
     """The latest truth of each loss and kind of inputs is remembered: they are large."""
-    place, key = (case.loss, case.inputs), tuple(sorted(case.describe().items()))
-    if place not in _truths or _truths[place][0] != key:
-        _truths[place] = key, _find_truth(case, own)
-    return _truths[place][1]
+    key = _key(case)
+    if key not in _truths:
+        for other, (known, _) in list(_truths.items()):
+            if (known.loss, known.inputs) == (case.loss, case.inputs) and other not in _held:
+                del _truths[other]
+        _truths[key] = case, _find_truth(case, own)
+    return _truths[key][1]
+
+
+def _key(case: Case) -> Key:
+    return tuple(sorted(case.describe().items()))
 
 
 def _find_truth(case: Case, own: tuple[Tensor, ...] | None) -> Truth:

@@ -14,7 +14,7 @@ from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.inputs import make_views
 from lossbench.bench.counting.trace import any_views
 from lossbench.bench.measuring import nvml, surroundings
-from lossbench.bench.measuring.accuracy import accuracy, judge
+from lossbench.bench.measuring.accuracy import accuracy, held, judge
 from lossbench.bench.measuring.disturbance import Stretch, Watch, describe
 from lossbench.bench.measuring.energy import millijoules
 from lossbench.bench.measuring.floor import floor_ms
@@ -203,7 +203,8 @@ def compare(
         if scales and place < len(scales):
             checks[place] = check(cases[place], output, scales[place])
 
-    found = interleave(calls, rounds, cases[0].device, look)
+    with held(cases[: len(checks)]):
+        found = interleave(calls, rounds, cases[0].device, look)
     return {
         "samples_ms": found.samples,
         "cpu_shares": found.cpu_shares,

@@ -15,6 +15,9 @@ FURTHER_S = {"cpu": 6.0, "cuda": 3.0}
 """Time after the first rounds, however long these were: a slow case must not leave quick ones
 unresolved."""
 MIN_ROUNDS, MAX_ROUNDS = 2, 20
+QUICK_ROUNDS = 4
+"""Rounds of quick cases before the first look, in one process: they cost little there, and what two
+show of the noise is little."""
 ABOUT = 1.1
 """A group whose fewest rounds take so much more than what is left of a budget is timed all the
 same: how long they take is known from calls that were also profiled."""

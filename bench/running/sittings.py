@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, product
 from operator import mul
 from typing import Any
@@ -169,7 +169,8 @@ def _sit(
         if look and processes > 1:
             worker.stop()
         number = max(number, groups.MIN_ROUNDS)
-        asked, rounds = held.asks(timed, number)
+        fewest = groups.QUICK_ROUNDS if not look and processes == 1 else number
+        asked, rounds = held.asks(timed, number, fewest)
         found = worker.compare(asked, rounds, timeout_s, held.scales())
         if "status" in found:
             return found
@@ -255,15 +256,30 @@ class _Sittings:
             self._looks[i] = min(LOOKS, 1 + further)
         return max(self._looks.values())
 
-    def asks(self, timed: Sequence[int], number: int) -> tuple[list[Case], list[int]]:
-        """What a sitting is of: cases, and rounds of each."""
+    def asks(
+        self, timed: Sequence[int], number: int, quick_number: int
+    ) -> tuple[list[Case], list[int]]:
+        """What a sitting is of: cases, and rounds of each.
+
+        Args:
+            timed: those that it is of.
+            number: rounds.
+            quick_number: of quick cases, if that is more.
+        """
         order = self._order(timed)
-        return [self._cases[i] for i in order], [1 if i in self.once else number for i in order]
+        rounds = dict.fromkeys(order, number) | dict.fromkeys(self.once, 1)
+        room_s = groups.FURTHER_S[self.device] / 2
+        for i in sorted(set(order).difference(self.once), key=lambda i: self._visit_s[i]):
+            room_s -= max(0, quick_number - number) * self._visit_s[i] * order.count(i)
+            if room_s < 0 or self._visit_s[i] > LONG_S:
+                break
+            rounds[i] = max(number, quick_number)
+        return [self._cases[i] for i in order], [rounds[i] for i in order]
 
     def scales(self) -> list[float] | None:
         """Those of all cases in the first sitting, in which the outputs are checked again.
 
-        Its process knows the fp64 truths already.
+        Its process knows most of the fp64 truths already.
         """
         if self._control:
             return None
@@ -312,22 +328,26 @@ class _Sittings:
             earlier: records of the run.
             seconds: in which there may be further rounds.
         """
-        own = [self._records[i] for i in self.right]
-        keys = {record["key"] for record in own}
+        own = [self._records[i] for i in self.right if self._records[i]["status"] == "ok"]
+        keys = {self._records[i]["key"] for i in self.right}
         others = [each for each in earlier if each["key"] not in keys]
-        noise = noises_of([*own, *others])[self._name]
         right = [i for i in timed if self._records[i]["status"] == "ok"]
+        noise = noises_of([*own, *others])[self._name]
+        # further rounds may show that it was chance what the control differs from itself by
+        later = replace(noise, control=0.0) if self._twice in right else noise
         found: set[int] = set()
         for place, base_place in comparisons([self._records[i] for i in right]):
             i, base = right[place], right[base_place]
             if i in self.once or base in self.once:
                 continue
             looks = min(self._looks[i], self._looks[base])
-            pair = (self._samples[i], self._samples[base], noise, looks)
+            pair = (self._samples[i], self._samples[base], looks)
             done = len(_flat(self._samples[i]))
             further = seconds / (self._visit_s[i] + self._visit_s[base])
-            if is_open(*pair, 1 + further / done):
+            if is_open(*pair, noise, later, 1 + further / done):
                 found |= {i, base}
+        if found and noise.control:
+            found.add(self._twice)
         return [i for i in timed if i in found]
 
     def end(self) -> None:

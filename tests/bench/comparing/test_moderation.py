@@ -245,3 +245,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say_and_claims_are_right(
                 total += 1
     assert held >= 0.94 * total
     assert claims <= total / 200
+
+
+@pytest.mark.parametrize(("sittings", "rounds", "growth"), [(1, 4, 3), (2, 4, 2), (3, 2, 4)])
+def test_what_more_rounds_would_show_is_what_as_many_alike_do(sittings, rounds, growth):
+    """One sitting gets longer; of several there are more."""
+    times = sampled(np.random.default_rng(0), sittings, rounds).tolist()
+    few = Pairs.of(times, ONES)
+    longer = [times[0] * growth] if sittings == 1 else times * growth
+    many = Pairs.of(longer, [[1.0] * 40] * 40)
+    found = few.grown(growth)
+    assert found.rounds == many.rounds
+    assert found.within_freedom == pytest.approx(many.within_freedom, rel=0.35)
+    assert found.between_freedom == pytest.approx(many.between_freedom, rel=0.35)
+    assert few.grown(1.0) == few

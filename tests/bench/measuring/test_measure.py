@@ -6,8 +6,8 @@ import torch
 from lossbench import losses
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.measuring import accuracy, timing
 from lossbench.bench.measuring import measure as measure_module
-from lossbench.bench.measuring import timing
 from lossbench.bench.measuring.measure import check, compare, measure, sample_again
 from lossbench.bench.records.fields import RECORD, problem
 
@@ -125,6 +125,28 @@ class Slow(torch.nn.Module):
     case = Case("vicreg", batch=8, dim=8, contender="slow_at_first:Slow")
     for _ in range(2):
         assert max(sample_again(case, 2)["samples_ms"]) < 200
+
+
+def test_outputs_in_turn_are_checked_by_the_scales_that_are_given(monkeypatch):
+    """Between visits no truth has to be computed. The last is a control, of which none is given."""
+    truths = []
+    find = accuracy._find_truth
+    monkeypatch.setattr(accuracy, "_find_truth", lambda *of: truths.append(of[0]) or find(*of))
+    monkeypatch.setattr(accuracy, "_truths", {})
+    known = []
+
+    def checked(*of):
+        known.append(len(truths))
+        return check(*of)
+
+    monkeypatch.setattr(measure_module, "check", checked)
+    one, other = (
+        Case("smi", batch=8, dim=8),
+        Case("smi", batch=8, dim=8, hyperparameters={"lambda_": 2.0}),
+    )
+    found = compare([one, other, one], [2, 4, 2], scales=[1.0, 2.0])
+    assert [each["status"] for each in found["checks"]] == ["ok", "invalid"]
+    assert known == [2, 2]
 
 
 def test_cases_in_turn_have_one_share_beside_each_sample():

@@ -19,6 +19,7 @@ from lossbench.bench.running.groups import (
     MAX_ROUNDS,
     MIN_ROUNDS,
     PROCESSES,
+    QUICK_ROUNDS,
     TARGET_S,
     end_s,
     group,
@@ -247,6 +248,21 @@ def test_long_calls_are_looked_at_as_often_as_there_is_time_for(tmp_path, fake_w
     assert {record["pair_looks"] for record in quick.records} == {PROCESSES["cpu"] - LEAST + 1}
 
 
+def test_quick_cases_beside_slow_ones_have_more_rounds_before_the_first_look(tmp_path, fake_worker):
+    """As many as fit into half of the time for further rounds."""
+    fake_worker.noise = [1e-6]
+    fake_worker.call_ms = {"smi": 5000.0, "nt_xent": 100.0, "vicreg": 900.0}
+    cases = [BASE, *(replace(BASE, loss=loss) for loss in ("nt_xent", "vicreg"))]
+    outcome, _ = run(tmp_path / "run.jsonl", cases)
+    assert len(fake_worker.comparisons) == 1
+    counts = [len(record["samples_ms"]) for record in outcome.records]
+    assert counts == [MIN_ROUNDS, QUICK_ROUNDS, QUICK_ROUNDS]
+    assert len(outcome.records[1]["control_ms"]) == QUICK_ROUNDS
+    fake_worker.call_ms = {"smi": 5000.0, "nt_xent": 1100.0, "vicreg": 1100.0}
+    outcome, _ = run(tmp_path / "long.jsonl", cases)
+    assert {len(record["samples_ms"]) for record in outcome.records} == {MIN_ROUNDS}
+
+
 def test_long_rounds_have_all_their_sittings_in_one_process(tmp_path, fake_worker):
     fake_worker.noise = [0.03]
     fake_worker.call_ms = {"smi": 500.0}
@@ -435,11 +451,11 @@ def test_verdicts_are_looked_at_no_more_often_than_was_planned(tmp_path, fake_wo
     """Or what is claimed were wrong more often than is said."""
     looks = {}
 
-    def counted(contender, baseline, noise, planned, growth):
+    def counted(contender, baseline, planned, *known):
         pair = id(contender), id(baseline)
         looks[pair] = looks.get(pair, 0) + 1
         assert looks[pair] <= planned
-        return ratios.is_open(contender, baseline, noise, planned, growth)
+        return ratios.is_open(contender, baseline, planned, *known)
 
     monkeypatch.setattr(sittings, "is_open", counted)
     fake_worker.noise = [0.2]
