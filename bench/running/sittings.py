@@ -264,7 +264,8 @@ class _Sittings:
         Args:
             timed: those that it is of.
             number: rounds.
-            quick_number: of quick cases, if that is more.
+            quick_number: of quick cases, if that is more, and if no other case is visited again:
+                rounds of later sittings are compared by their number.
         """
         order = self._order(timed)
         rounds = dict.fromkeys(order, number) | dict.fromkeys(self.once, 1)
@@ -274,6 +275,8 @@ class _Sittings:
             if room_s < 0 or self._visit_s[i] > LONG_S:
                 break
             rounds[i] = max(number, quick_number)
+        if any(rounds[i] < quick_number and self._looks[i] > 1 for i in order):
+            rounds |= {i: number for i in order if i not in self.once}
         return [self._cases[i] for i in order], [rounds[i] for i in order]
 
     def scales(self) -> list[float] | None:
