@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from made_up import case, measured
 
+from lossbench import losses
 from lossbench.reports import style
 from lossbench.reports.figures import crossover
 from lossbench.reports.page import make_figure
@@ -119,3 +120,9 @@ def test_bad_usage_is_one_line(run, arguments, message):
     assert result.returncode == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_every_loss_has_a_map_whichever_implementations_it_has(name):
+    known = {crossover.WAYS[index] for index in np.unique(crossover._cheapest_way(name))}
+    assert known <= losses.spec(name).cost_models.keys()
