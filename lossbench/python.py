@@ -24,12 +24,15 @@ from lossbench.bench.records import runfile
 from lossbench.bench.records.runfile import Run
 from lossbench.bench.running.launch import make_launcher
 from lossbench.bench.running.script import check_guarded
+from lossbench.losses import outside, plugins
 from lossbench.reports.functions import compare, figure, load, table
 from lossbench.reports.records import to_frame
 
 __all__ = ["compare", "count", "figure", "load", "predict", "pretrain", "run", "table"]
 
 Names = str | Iterable[str] | None
+Losses = str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]] | None
+"""Names of losses, and losses of one's own: ``{"mine": function}``, or where they are found."""
 Numbers = int | Iterable[int] | None
 PRETRAINED = ("barlow_twins", "nt_xent", "smi", "vicreg")
 
@@ -37,7 +40,7 @@ PRETRAINED = ("barlow_twins", "nt_xent", "smi", "vicreg")
 def run(
     suite: str | None = None,
     *,
-    loss: Names = None,
+    loss: Losses = None,
     implementation: Names = None,
     batch: Numbers = None,
     dim: Numbers = None,
@@ -49,6 +52,7 @@ def run(
     inputs: str | None = None,
     device: str | None = None,
     contender: Names = None,
+    plugin: Names = None,
     paired: bool = False,
     accuracy: bool = False,
     energy: bool = False,
@@ -66,7 +70,8 @@ def run(
 
     Args:
         suite: named grid, such as "efficiency"; lists replace what it says.
-        loss: losses; default: all.
+        loss: losses; default: all of ours. Those of yours are ``{"mine": function or module}``, in
+            place of a name or alone, or "mine=package.module:attribute?key=value".
         implementation: ways to compute them; default: all.
         batch: samples per device, N.
         dim: embedding dimensions, D.
@@ -78,7 +83,8 @@ def run(
             ``{"smi.lambda_": 2, "smi.chunked.workspace_bytes": 65536}``.
         inputs: "random", "aligned", "collapsed", "digits" or "file:PATH".
         device: "cpu" or "cuda"; default: cuda if there is one.
-        contender: losses of yours, such as "vicreg.mine=package.module:attribute".
+        contender: a loss of ours as you compute it, such as "vicreg.mine=package.module:attribute".
+        plugin: modules of yours that register losses or implementations, such as "package.module".
         paired: time cases in turn, so that their ratios can be believed.
         accuracy: measure errors on random, aligned and collapsed inputs.
         energy: measure the energy of a call, where the device counts it.
@@ -105,6 +111,7 @@ def run(
         >>> records = lossbench.run(loss=["smi", "vicreg"], batch=256, dim=1024, paired=True)
         >>> lossbench.table("implementations", records)
     """
+    plugins.use(_names("plugin", plugin))
     if not functions.are_many():  # torchrun's processes start none
         check_guarded()
     functions.check_frontier(frontier, memory, paired or accuracy or energy or budget or launcher)
@@ -138,7 +145,7 @@ def run(
 def count(
     suite: str | None = None,
     *,
-    loss: Names = None,
+    loss: Losses = None,
     implementation: Names = None,
     batch: Numbers = None,
     dim: Numbers = None,
@@ -150,6 +157,7 @@ def count(
     inputs: str | None = None,
     device: str | None = None,
     contender: Names = None,
+    plugin: Names = None,
 ) -> pd.DataFrame:
     """Count MACs, FLOPs and bytes of cases exactly, without running them.
 
@@ -167,6 +175,7 @@ def count(
         inputs: see ``run``.
         device: see ``run``.
         contender: see ``run``; counted in a child process.
+        plugin: see ``run``.
 
     Returns:
         A row of each case: ``gmacs`` and ``gflops`` of all devices together, ``saved_bytes`` of
@@ -175,10 +184,12 @@ def count(
     Raises:
         ValueError: a value that no case accepts.
     """
-    if contender:
+    plugins.use(_names("plugin", plugin))
+    chosen = _chosen(suite, loss, implementation, batch, world, distribution, set_, device)
+    if contender or any("=" in name for name in chosen["loss"]):
         check_guarded()
     cases = select_cases(
-        **_chosen(suite, loss, implementation, batch, world, distribution, set_, device),
+        **chosen,
         dim=_numbers("dim", dim),
         dtype=_names("dtype", dtype),
         pass_=_names("pass_", pass_),
@@ -195,7 +206,7 @@ def predict(
     gpu: Names = None,
     gpu_spec: str | Path | None = None,
     link: str | None = None,
-    loss: Names = None,
+    loss: Losses = None,
     implementation: Names = None,
     batch: Numbers = None,
     dim: Numbers = None,
@@ -204,6 +215,7 @@ def predict(
     world: Numbers = None,
     distribution: Names = None,
     set_: Mapping[str, Any] = NONE,
+    plugin: Names = None,
     device: str | None = None,
 ) -> pd.DataFrame:
     """Predict time, memory and communication of cases, or of whole steps of pretraining.
@@ -223,6 +235,7 @@ def predict(
         world: see ``run``.
         distribution: see ``run``.
         set_: see ``run``.
+        plugin: see ``run``.
         device: "cpu" or "cuda", where no GPU is named.
 
     Returns:
@@ -232,6 +245,7 @@ def predict(
     Raises:
         ValueError: a value that no case accepts, an unknown GPU or link.
     """
+    plugins.use(_names("plugin", plugin))
     if (gpu or gpu_spec) and device:
         raise ValueError("device is for what is here; leave it out with gpu")
     chosen = {
@@ -250,11 +264,12 @@ def predict(
 def pretrain(
     preset: str = "digits",
     *,
-    loss: Names = PRETRAINED,
+    loss: Losses = PRETRAINED,
     implementation: Names = "auto",
     data: str | None = None,
     batch: int | None = None,
     set_: Mapping[str, Any] = NONE,
+    plugin: Names = None,
     device: str | None = None,
     epochs: int | None = None,
     steps: int | None = None,
@@ -273,11 +288,12 @@ def pretrain(
 
     Args:
         preset: published settings, by name.
-        loss: losses, one run each.
+        loss: losses, one run each; see ``run``.
         implementation: ways to compute them, one run each.
         data: "synthetic", "digits", "imagefolder:PATH", ...; default: the preset's.
         batch: images per device and step; default: the preset's.
         set_: any setting, such as ``{"precision": "bf16", "smi.lambda_": 2}``.
+        plugin: see ``run``.
         device: "cpu" or "cuda"; default: cuda if there is one.
         epochs: of the whole schedule; default: the preset's.
         steps: end after these; default: the whole schedule.
@@ -299,10 +315,11 @@ def pretrain(
         ValueError: a value that no run accepts, or values that do not go together.
         RunFileError: the run file cannot be read or written, or comes from other code.
     """
+    plugins.use(_names("plugin", plugin))
     starts = make_launcher(launcher or "", jobs, _settings("slurm", slurm))
     if starts and out is None:
         raise ValueError("jobs write a run file: give out")
-    ways = _names("loss", loss) or PRETRAINED, _names("implementation", implementation) or ["auto"]
+    ways = _losses(loss) or PRETRAINED, _names("implementation", implementation) or ["auto"]
     changes: dict[str, Any] = {"epochs": _count("epochs", epochs), "batch": _count("batch", batch)}
     changes["data"] = str(data) if data else ""
     configs = spread(preset, *ways, _settings("set_", set_), **changes)
@@ -316,7 +333,7 @@ def pretrain(
 
 def _chosen(
     suite: str | None,
-    loss: Names,
+    loss: Losses,
     implementation: Names,
     batch: Numbers,
     world: Numbers,
@@ -327,7 +344,7 @@ def _chosen(
     """What chooses cases and steps alike."""
     return {
         "suite": suite,
-        "loss": _names("loss", loss),
+        "loss": _losses(loss),
         "implementation": _names("implementation", implementation),
         "batch": _numbers("batch", batch),
         "world": _numbers("world", world),
@@ -345,6 +362,20 @@ def _names(what: str, given: Names) -> list[str]:
     for each in found:
         if what != "contender" and "," in each:
             raise ValueError(f"{what}: give a list such as {each.split(',')}, not {each!r:.60}")
+    return found
+
+
+def _losses(given: Losses) -> list[str]:
+    """Names, and texts that say where to find losses that have none here."""
+    several = [given] if isinstance(given, (str, Mapping)) else given
+    if not isinstance(several, Iterable):
+        return _names("loss", several)
+    found: list[str] = []
+    for each in several:
+        if isinstance(each, Mapping):
+            found += [outside.describe(name, loss) for name, loss in each.items()]
+        else:
+            found += [each] if "=" in str(each) else _names("loss", [each])
     return found
 
 

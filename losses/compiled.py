@@ -28,6 +28,7 @@ class Compiled:
 
     def __init__(self, reference: Compute) -> None:
         self._reference = reference
+        self.__module__ = reference.__module__  # says whose code it is
         self._ready: dict[Any, Compute] = {}
 
     def __call__(

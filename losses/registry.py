@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from lossbench.losses import auto
+from lossbench.losses import auto, outside
 from lossbench.losses.autograd import needs_gradient
 from lossbench.losses.compiled import Compiled
-from lossbench.losses.costs import Cost, Exchange, Problem
+from lossbench.losses.costs import Cost, Exchange, Problem, no_exchange
 from lossbench.losses.loss import Loss
 from lossbench.losses.naming import pick
 
@@ -53,6 +53,7 @@ class LossSpec:
         cost_models: name of implementation -> its counts.
         fused: names of implementations by fused kernels: they take embeddings of 16 bits as they
             are, and run on some devices only.
+        origin: of a guest (see ``losses.outside``): where it is found, else "".
     """
 
     name: str
@@ -67,6 +68,7 @@ class LossSpec:
     implementations: dict[str, Compute] = field(default_factory=dict, repr=False)
     cost_models: dict[str, CostModel] = field(default_factory=dict, repr=False)
     fused: set[str] = field(default_factory=set, repr=False)
+    origin: str = ""
 
     def cost(self, implementation: str, problem: Problem, **options: Any) -> Cost:
         """Exact counts of one evaluation of ``implementation``.
@@ -76,10 +78,34 @@ class LossSpec:
             problem: the batch.
             **options: of the implementation.
         """
-        pick(f"implementation of {self.name}", implementation, self.cost_models)
+        pick(f"implementation of {self.name} with a cost model", implementation, self.cost_models)
         if problem.views != 2 and not (self.many_views and problem.views > 2):
             raise ValueError(f"{self.name} is not defined for {problem.views} views")
         return self.cost_models[implementation](problem, **options)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this project says what the loss is."""
+        return not self.origin and _is_ours(self.hyperparameters)
+
+    def modules(self, implementation: str) -> set[str]:
+        """Modules outside this project whose code decides what an implementation computes."""
+        names = self.implementations if implementation == "auto" else [implementation]
+        made_by = [self.implementations[name] for name in names if name in self.implementations]
+        several = () if self.origin else (self.hyperparameters, *made_by)
+        return {each.__module__ for each in several if not _is_ours(each)}
+
+    def estimate(self, problem: Problem) -> Cost:
+        """What to plan by where an implementation has no cost model.
+
+        Returns:
+            The reference's counts; of a loss without any, those of a Gram matrix of each view.
+        """
+        if "reference" in self.cost_models:
+            return self.cost("reference", problem)
+        n, d, v = problem.batch, problem.dim, problem.views
+        forward = v * n * n * d
+        return Cost(forward, 2 * forward, 0, v * (n * n + n * d))
 
     def options(self, implementation: str) -> tuple[str, ...]:
         """Names of the options that an implementation has beside the loss's hyperparameters."""
@@ -148,6 +174,10 @@ def cost_model(loss: str, name: str) -> Callable[[Function], Function]:
     return decorate
 
 
+def _is_ours(made: Any) -> bool:
+    return bool(made.__module__.partition(".")[0] == "lossbench")
+
+
 def _enter(table: dict[str, Any], name: str, entry: Entry) -> Entry:
     if name in table:
         raise ValueError(f"{name!r} is registered already")
@@ -163,10 +193,41 @@ def names() -> tuple[str, ...]:
 def spec(name: str) -> LossSpec:
     """Everything known about one loss.
 
+    Args:
+        name: one of ``names()``, or a guest: ``mine=package.module:attribute?key=value``. It is
+            looked for when it is created; its keys are its hyperparameters.
+
     Raises:
-        ValueError: unknown name; the known ones are listed.
+        ValueError: unknown name; the known ones are listed. Or a guest of another form.
     """
-    return _SPECS[pick("loss", name, _SPECS)]
+    return _guest(name) if "=" in name else _SPECS[pick("loss", name, _SPECS)]
+
+
+@cache
+def _guest(text: str) -> LossSpec:
+    name, _, target = text.partition("=")
+    if not name.isidentifier():
+        raise ValueError(f"a loss of your own is NAME={outside.FORM}, got {text!r}")
+    if name in _SPECS:
+        raise ValueError(f"loss {text}: there is a loss {name!r} here; give yours another name")
+    path, keys = outside.split(target, f"loss {name}")
+    fields = [(key, Any, field(default=value)) for key, value in keys.items()]
+    return LossSpec(
+        name=name,
+        title=name,
+        source=path,
+        family="guest",
+        hyperparameters=dataclasses.make_dataclass("Keys", fields, frozen=True),
+        gather_layer=False,
+        global_batch_norm=False,
+        communicated_bytes=no_exchange,
+        implementations={
+            "auto": outside.AutoGuest(name, path),
+            "compiled": outside.Guest(name, path, compiled=True),
+            "reference": outside.Guest(name, path),
+        },
+        origin=path,
+    )
 
 
 def create(name: str, implementation: str = "reference", **settings: Any) -> Loss:
@@ -186,11 +247,14 @@ def create(name: str, implementation: str = "reference", **settings: Any) -> Los
     chosen = spec(name)
     options = {k: settings.pop(k) for k in chosen.options(implementation) if k in settings}
     compute = chosen.implementations[implementation]
+    hyperparameters = chosen.configure(**settings)
+    if isinstance(compute, outside.Guest):
+        compute = compute.make(dataclasses.asdict(hyperparameters))
     return Loss(
-        name=name,
+        name=chosen.name,
         implementation=implementation,
         compute=partial(compute, **options) if options else compute,
-        hyperparameters=chosen.configure(**settings),
+        hyperparameters=hyperparameters,
         many_views=chosen.many_views,
         widen=implementation not in chosen.fused,
     )
@@ -230,6 +294,8 @@ def explain(
 
 
 def _choose(spec: LossSpec, problem: Problem, pass_: str, memory_bytes: int) -> auto.Choice:
+    if not spec.cost_models:
+        return auto.Choice("reference", f"{spec.name} has no cost models to weigh", ())
     unfit = {*spec.fused, *(() if auto.can_compile() else ("compiled",))}
     names = (name for name in spec.cost_models if name not in unfit)
     costs = {name: spec.cost(name, problem) for name in names}

@@ -1,15 +1,16 @@
 """What ``lossreport`` does, on records: for the command line and for Python alike."""
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from lossbench.reports import figures, modules, tables
 from lossbench.reports.compare import open_sides, pair
 from lossbench.reports.records import load as load_files
-from lossbench.reports.section import Sections
+from lossbench.reports.section import Section, Sections
 from lossbench.reports.side_by_side import build
 
 if TYPE_CHECKING:
@@ -48,35 +49,67 @@ def load(paths: Paths) -> pd.DataFrame:
     return load_files(files)
 
 
-def table(name: str, records: Records) -> Sections:
+def table(name: str, records: Records, columns: Iterable[str] = (), **choices: str) -> Sections:
     """A table of records.
 
     Args:
         name: one of those that ``lossreport table --help`` lists, such as "implementations".
         records: what ``run``, ``pretrain`` or ``load`` returned, or run files.
+        columns: of those that it has, by their headers or their names in ``csv()``; default: all.
+        **choices: of tables that can be shown in several ways: ``rows``, ``across`` and ``value``
+            of "grid".
 
     Returns:
         Its sections, which show themselves in a notebook; ``markdown()``, ``latex()``, ``csv()``,
         ``json()`` and ``text()`` are strings.
 
     Raises:
-        ValueError: an unknown name, or records that are not of what the table shows.
+        ValueError: an unknown name, column or choice, or records that are not of what the table
+            shows.
     """
-    module = modules.load(tables, "table", name)
-    return Sections(module.build(_frame(records)))
+    build = modules.load(tables, "table", name).build
+    _check_choices(f"table {name}", build, choices)
+    sections = build(_frame(records), **choices)
+    wanted = [columns] if isinstance(columns, str) else list(columns)
+    return Sections(_select(name, sections, wanted) if wanted else sections)
 
 
-def figure(name: str, records: Records) -> "Figure":
+def _select(table: str, sections: Sequence[Section], names: Sequence[str]) -> list[Section]:
+    """Sections that have any of these columns, with them alone."""
+    known = {
+        text
+        for section in sections
+        for name, column in section.columns.items()
+        for text in (name, column.header)
+    }
+    for name in names:
+        modules.pick(f"column of table {table}", name, known)
+    chosen = [section.select(names) for section in sections]
+    return [section for section in chosen if section.columns]
+
+
+def _check_choices(what: str, function: Any, choices: Mapping[str, str]) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    for choice in choices:
+        if not known:
+            raise ValueError(f"{what} is shown in one way: leave {choice} out")
+        modules.pick(f"choice of {what}", choice, known)
+
+
+def figure(name: str, records: Records, **choices: str) -> "Figure":
     """A figure of records.
 
     Args:
         name: one of those that ``lossreport figure --help`` lists, such as "scaling".
         records: as ``table`` takes them; the figure "compare" takes two run files or more.
+        **choices: of figures that can be drawn in several ways: ``against`` of "versus".
 
     Raises:
-        ValueError: an unknown name, or records that are not of what the figure shows.
+        ValueError: an unknown name or choice, or records that are not of what the figure shows.
     """
     module = modules.load(figures, "figure", name)
+    _check_choices(f"figure {name}", module.draw, choices)
     if not hasattr(module, "read"):
         frame = _frame(records)
     elif isinstance(records, pd.DataFrame):
@@ -87,7 +120,7 @@ def figure(name: str, records: Records) -> "Figure":
     from matplotlib import pyplot
 
     with matplotlib.rc_context(STYLE):
-        drawn: Figure = module.draw(frame)
+        drawn: Figure = module.draw(frame, **choices)
     pyplot.close(drawn)  # it is the caller's: a notebook would show it twice, and keep it for ever
     return drawn
 

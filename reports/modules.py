@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Collection
 from types import ModuleType
 
 
@@ -16,8 +17,17 @@ def load(package: ModuleType, kind: str, name: str) -> ModuleType:
     Raises:
         ValueError: there is none of that name; the known ones are listed.
     """
-    if name not in names(package):
-        from lossbench.losses import pick  # imports torch, which a report may not need
-
-        pick(kind, name, names(package))
+    pick(kind, name, names(package))
     return importlib.import_module(f"{package.__name__}.{name}")
+
+
+def pick(kind: str, name: str, known: Collection[str]) -> None:
+    """Refuse a name that is not known, as ``losses.pick`` does.
+
+    Raises:
+        ValueError: unknown; the known ones are listed.
+    """
+    if name not in known:
+        from lossbench import losses  # imports torch, which a report may not need
+
+        losses.pick(kind, name, known)

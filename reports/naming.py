@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from lossbench.bench.records.numbers import billions
+
 Row = pd.Series | Mapping[Any, Any]
 
 
@@ -44,6 +46,11 @@ def implementation(row: Row) -> str:
 def milliseconds(value: float) -> str:
     """Three digits or more."""
     return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}" if value >= 10 else f"{value:.3f}"
+
+
+def gmacs(value: float) -> str:
+    """10^9 multiply-adds."""
+    return billions(value, decimals=2)
 
 
 def megabytes(value: float) -> str:

@@ -35,8 +35,14 @@ def make_table(name: str, runs: Sequence[Path], form: str) -> str:
     return make_tables(name, runs, [form])[0]
 
 
-def make_tables(name: str, runs: Sequence[Path], forms: Sequence[str]) -> list[str]:
-    """``make_table`` in several forms."""
+def make_tables(
+    name: str,
+    runs: Sequence[Path],
+    forms: Sequence[str],
+    columns: Sequence[str] = (),
+    **choices: str,
+) -> list[str]:
+    """``make_table`` in several forms; ``columns`` and ``choices`` as ``functions.table`` has."""
     names = [each.strip() for each in name.split(",")]
     if not all(names):
         raise ValueError(f"{name!r} names no table beside a comma; give several as a,b")
@@ -45,11 +51,12 @@ def make_tables(name: str, runs: Sequence[Path], forms: Sequence[str]) -> list[s
     for form in forms:
         check_form(form)  # before anything is read
     records = functions.load(runs)
-    sections = [section for each in names for section in functions.table(each, records)]
+    found = [functions.table(each, records, columns, **choices) for each in names]
+    sections = [section for each in found for section in each]
     return [render(sections, form) for form in forms]
 
 
-def make_figure(name: str, runs: Sequence[Path], out: Path) -> None:
+def make_figure(name: str, runs: Sequence[Path], out: Path, **choices: str) -> None:
     """Draw a figure into a file.
 
     The same run gives the same file, byte for byte, with the same matplotlib.
@@ -58,6 +65,7 @@ def make_figure(name: str, runs: Sequence[Path], out: Path) -> None:
         name: a module of ``reports.figures``.
         runs: run files.
         out: .svg, .png or .pdf.
+        **choices: as ``functions.figure`` has them.
 
     Raises:
         ValueError: an unknown name or kind of file, or a run file that is missing, damaged or
@@ -71,7 +79,7 @@ def make_figure(name: str, runs: Sequence[Path], out: Path) -> None:
     matplotlib.use("Agg")
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
     with matplotlib.rc_context(functions.STYLE):
-        functions.figure(name, runs).savefig(out, dpi=200, metadata=dates[out.suffix])
+        functions.figure(name, runs, **choices).savefig(out, dpi=200, metadata=dates[out.suffix])
 
 
 def refresh(text: str, folder: Path) -> str:

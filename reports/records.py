@@ -26,7 +26,17 @@ MEASURED = (
 COUNTED = (
     *("gmacs", "forward_macs_cost_model", "title", "variant", "saved_bytes"),
     *("off_diagonal_entries", "official_communicated_bytes", "gather_layer", "global_batch_norm"),
-    *("chosen", "contender", "contender_version", "options", "products", "parity", "reason"),
+    *("elementwise", "transcendentals", "uncounted"),
+    *(
+        "chosen",
+        "contender",
+        "origin",
+        "contender_version",
+        "options",
+        "products",
+        "parity",
+        "reason",
+    ),
     *("moved_bytes", "predicted_ms", "predicted_peak_bytes", "predicted_largest_batch"),
     "memory_limit_bytes",
 )
@@ -34,7 +44,7 @@ TOLD = ("encoder", "data", "precision")
 """Settings of a pretraining run that are said of it."""
 OF_THE_LOSS = ("loss", "implementation", "hyperparameters", "options")
 """Settings that a record says without."""
-TEXTS = ("contender", "options", "products", "reason")
+TEXTS = ("contender", "origin", "uncounted", "options", "products", "reason")
 
 
 def load(paths: Sequence[Path]) -> pd.DataFrame:

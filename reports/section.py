@@ -4,8 +4,8 @@ import html
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -48,21 +48,37 @@ class Section:
         frame: the values, at full precision.
         columns: how each column of ``frame`` is shown, in order.
         notes: sentences below the table.
+        marks: (row, column) of a cell without a value -> letter of the note that says why.
     """
 
     title: str
     frame: pd.DataFrame
     columns: dict[str, Column]
     notes: Sequence[str] = field(default_factory=tuple)
+    marks: Mapping[tuple[int, str], str] = field(default_factory=dict)
+
+    def select(self, names: Sequence[str]) -> "Section":
+        """The same table with some of its columns, by their names or headers, in that order."""
+        by_header = {column.header: name for name, column in self.columns.items()}
+        found = [each if each in self.columns else by_header.get(each) for each in names]
+        chosen = {name: self.columns[name] for name in found if name}
+        return replace(self, columns=chosen, frame=self.frame[list(chosen)])
 
     def text(self, longest: int | None = None) -> pd.DataFrame:
         """The table as it is shown; numbers of more than ``longest`` letters as powers of ten."""
         columns = [
-            [_cell(value, column.format, longest) for value in self.frame[name]]
+            [
+                _cell(value, column.format, longest) + self._mark(row, name)
+                for row, value in enumerate(self.frame[name])
+            ]
             for name, column in self.columns.items()
         ]
         headers = [column.header for column in self.columns.values()]  # may repeat
         return pd.DataFrame(list(zip(*columns, strict=True)), columns=headers, dtype=str)
+
+    def _mark(self, row: int, name: str) -> str:
+        letter = self.marks.get((row, name))
+        return f" [{letter}]" if letter else ""
 
 
 def _cell(value: Any, form: Format, longest: int | None) -> str:
@@ -243,19 +259,45 @@ def _or_null(value: Any) -> Any:
 
 
 def _latex(sections: Sequence[Section]) -> str:
-    parts = []
+    """A table of the package booktabs for each section: a short caption, notes below the table."""
+    parts = ["% needs \\usepackage{booktabs}\n"]
     for section in sections:
         align = "".join("l" if column.left else "r" for column in section.columns.values())
         escaped = section.text().rename(columns=_escape).map(_escape)
-        caption = _escape(" ".join([section.title + ".", *section.notes]))
-        parts.append(escaped.to_latex(index=False, column_format=align, caption=caption))
+        table = escaped.to_latex(
+            index=False,
+            column_format=align,
+            caption=_escape(section.title),
+            label=f"tab:{_slug(section.title)}",
+            position="t",
+        )
+        end = "\\end{table}\n"
+        notes = [_escape(note) for note in section.notes]
+        below = "\\par\\smallskip\\footnotesize\n" + "\n\n".join(notes) + "\n" if notes else ""
+        parts.append(table.removesuffix(end) + below + end)
     return "\n".join(parts)
 
 
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
 def _escape(text: str) -> str:
-    for character in "&%#_":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("^", r"\textasciicircum{}").replace("×", r"$\times$")
+    return _MARK.sub(r"\\textsuperscript{\1}", text.translate(_ESCAPED))
+
+
+_MARK = re.compile(r" ?\[([a-z]{1,2})\]")
+_ESCAPED = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%#_{}$"},
+        "\\": r"\textbackslash{}",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "×": r"$\times$",
+    }
+)
 
 
 FORMS: dict[str, Callable[[Sequence[Section]], str]] = {

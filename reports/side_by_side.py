@@ -31,7 +31,7 @@ def build(sides: Sequence[Side], found: Sequence[pd.DataFrame]) -> list[Section]
         sides: the runs, the first of which is the base.
         found: what ``pair`` found for each of the others.
     """
-    labels, common = _labels(sides)
+    labels, common = label_cases(sides)
     return [_cases(sides, found, labels, common), _summary(sides, found, labels)]
 
 
@@ -45,7 +45,7 @@ def failures(
     """
     if not gates:
         return []
-    labels, _ = _labels(sides)
+    labels, _ = label_cases(sides)
     return [
         f"{what} in {side.name}, {side.path}: {_list(labels, cases) or 'nothing could be compared'}"
         for side, of_side in zip(sides[1:], found, strict=True)
@@ -55,7 +55,7 @@ def failures(
 
 def doubts(sides: Sequence[Side], found: Sequence[pd.DataFrame], gates: Sequence[str]) -> list[str]:
     """A line for each run with cases that the gate of times cannot judge: a machine was busy."""
-    labels, _ = _labels(sides)
+    labels, _ = label_cases(sides)
     return [
         f"cannot judge slower in {side.name}, {side.path}: "
         f"{_list(labels, of_side.index[of_side['busy']])}: measured there or in A beside other "
@@ -83,7 +83,7 @@ def _faults(
     return [*((what, cases) for what, cases in faults if len(cases)), *unchecked]
 
 
-def _labels(sides: Sequence[Side]) -> tuple[pd.DataFrame, str]:
+def label_cases(sides: Sequence[Side]) -> tuple[pd.DataFrame, str]:
     """Names of all cases, and what those that are compared share.
 
     Columns are ``who`` and ``loss``; ``where``, without what is shared, and ``in_full``.

@@ -28,7 +28,7 @@ TEXT, SMALL = 7.5, 6.5
 """Points: of titles, and of everything else."""
 LETTER = 0.56
 """Mean width of a letter to the size of its font."""
-GREY = "#666666"
+GREY, FAINT = "#666666", "#cccccc"
 Look = dict[str, Any]
 """Settings of a matplotlib line."""
 FILLED: Look = {"markersize": 3.2, "linewidth": 0.9}
@@ -109,6 +109,16 @@ def looks(lines: Iterable[str], linestyle: str = "-") -> dict[str, Look]:
         taken.add(marker)
         found[line] = {"color": colour, "marker": marker, "linestyle": linestyle, **FILLED}
     return found
+
+
+def subjects(names: Iterable[str]) -> dict[str, Look]:
+    """Lines of losses, where no colour means an implementation: each its colour and marker."""
+    unique = list(dict.fromkeys(names))
+    kinds = zip(unique, itertools.cycle(LOOKS.values()), strict=False)
+    return {
+        name: {"color": colour, "marker": marker, "linestyle": "-", **FILLED}
+        for name, (colour, marker) in kinds
+    }
 
 
 def shades(names: Iterable[str]) -> dict[str, Look]:
@@ -211,6 +221,17 @@ def log_ticks(
     scale.set_major_locator(plt.LogLocator(base=base, subs=subs, numticks=most))
     scale.set_major_formatter(plt.FuncFormatter(lambda value, _: form(value)))
     scale.set_minor_formatter(plt.NullFormatter())
+
+
+def few_ticks(scale: Axis, form: Callable[[float], str]) -> None:
+    """Labels of a logarithmic axis that do not run into each other, however short or long it is."""
+    low, high = scale.get_view_interval()
+    if high < 10 * low:
+        scale.set_major_locator(plt.MaxNLocator(3, steps=[1, 2, 5, 10]))
+        scale.set_major_formatter(plt.FuncFormatter(lambda value, _: form(value)))
+        scale.set_minor_formatter(plt.NullFormatter())
+    else:
+        log_ticks(scale, 10, form, subs=(1, 3) if high < 100 * low else (1,))
 
 
 def plain(value: float) -> str:

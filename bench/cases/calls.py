@@ -13,12 +13,13 @@ Call = Callable[[], tuple[Tensor, ...]]
 
 
 def create_loss(case: Case) -> Callable[..., Tensor]:
-    """The loss of a case: a module of ours, or a contender; of a share, among imagined ranks."""
+    """The loss of a case, on its device: a module or contender; of a share, of imagined ranks."""
     if case.contender:
         return contenders.resolve(case.contender)
     if case.is_share:
         return create_share(case, losses.Imagined(case.world))
-    return losses.create(case.loss, case.implementation, **case.hyperparameters, **case.options)
+    loss = losses.create(case.loss, case.implementation, **case.hyperparameters, **case.options)
+    return loss.to(case.device)  # a guest may have tensors of its own
 
 
 def create_share(case: Case, world: losses.World) -> Callable[..., Tensor]:

@@ -9,10 +9,12 @@ import torch
 
 import lossbench.kernels  # noqa: F401 - registers its implementations
 from lossbench import losses
+from lossbench.losses import plugins
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda")
 LIMIT = 2**31
+plugins.load()
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Case:
     """Loss x implementation x batch x dim x dtype x pass x world size x device.
 
     Attributes:
-        loss: name of the loss.
+        loss: name of the loss, or a guest as ``losses.spec`` takes it.
         implementation: name of the implementation.
         batch: samples per device, N.
         dim: embedding dimension, D.
@@ -59,12 +61,12 @@ class Case:
     def __post_init__(self) -> None:
         spec = losses.spec(self.loss)
         if not self.contender:
-            losses.pick(f"implementation of {self.loss}", self.implementation, spec.implementations)
+            losses.pick(f"implementation of {spec.name}", self.implementation, spec.implementations)
             known = spec.options(self.implementation)
             if self.options and not known:
-                raise ValueError(f"{self.loss} {self.implementation} has no options")
+                raise ValueError(f"{spec.name} {self.implementation} has no options")
             for name in self.options:
-                losses.pick(f"option of {self.loss} {self.implementation}", name, known)
+                losses.pick(f"option of {spec.name} {self.implementation}", name, known)
         losses.pick("dtype", self.dtype, DTYPES)
         losses.pick("pass", self.pass_, losses.PASSES)
         self._check_distribution()
@@ -79,11 +81,11 @@ class Case:
 
     def _check_distribution(self) -> None:
         known = losses.distributions(self.loss)
-        losses.pick(f"distribution of {self.loss}", self.distribution, known)
+        losses.pick(f"distribution of {self.name}", self.distribution, known)
         if self.is_share and (self.implementation != "auto" or self.options or self.contender):
             raise ValueError(
                 f"{self.distribution} takes the place of the implementation: "
-                f"give {self.loss} --implementation auto, without options"
+                f"give {self.name} --implementation auto, without options"
             )
 
     @property
@@ -103,12 +105,20 @@ class Case:
 
     @property
     def cost(self) -> losses.Cost:
-        """The cost model's counts of one evaluation; of a contender, those of the reference."""
+        """The cost model's counts of one evaluation; without one, what to plan by."""
         if self.is_share:
             return losses.share_cost(self.loss, self.distribution, self.problem, self.world)
-        name = "reference" if self.contender else self.choice.implementation
+        spec = losses.spec(self.loss)
+        if not self.has_cost_model:
+            return spec.estimate(self.problem)
         options = {} if self.implementation == "auto" else self.options
-        return losses.spec(self.loss).cost(name, self.problem, **options)
+        return spec.cost(self.choice.implementation, self.problem, **options)
+
+    @property
+    def has_cost_model(self) -> bool:
+        """Whether it is known on paper what the case computes."""
+        models = losses.spec(self.loss).cost_models
+        return self.is_share or (not self.contender and self.choice.implementation in models)
 
     @property
     def problem(self) -> losses.Problem:
@@ -148,6 +158,11 @@ class Case:
         return _settings(self.hyperparameters)
 
     @property
+    def name(self) -> str:
+        """Of the loss."""
+        return losses.spec(self.loss).name
+
+    @property
     def label(self) -> str:
         """Short name for progress lines and test ids."""
         layout = f"{self.world}x{self.batch}" if self.world > 1 else f"{self.batch}"
@@ -156,12 +171,13 @@ class Case:
         settings = _settings(self.options), self.products
         way = "-".join([self.implementation, *filter(None, settings)])
         shape = f"{layout}x{self.dim}-{self.dtype}"
-        return f"{self.loss}{options}-{way}-{shape}{how}-{self.pass_}"
+        return f"{self.name}{options}-{way}-{shape}{how}-{self.pass_}"
 
     def describe(self) -> dict[str, Any]:
         """The case as flat, JSON-safe fields; every hyperparameter is spelled out."""
         fields = asdict(self)
         del fields["stage"]
+        fields["loss"], fields["origin"] = self.name, losses.spec(self.loss).origin
         fields["options"] = _settings(self.options)
         fields["pass"] = fields.pop("pass_")
         chosen = losses.spec(self.loss).configure(**self.hyperparameters)

@@ -1,21 +1,16 @@
-"""Third-party losses, benchmarked beside ours as implementations of a loss we know.
+"""Losses of others, benchmarked beside ours: implementations of a loss we know, or guests.
 
 A contender is any callable or ``nn.Module`` of two tensors. Before it is measured it must show that
 it behaves (a scalar of both views, the same twice, inputs untouched) and that it is the named loss,
 up to a constant factor, which is reported. One that is there to be timed beside another loss says
-with an attribute ``reference`` what it must equal instead.
+with an attribute ``reference`` what it must equal instead. A guest (``losses.outside``) is a loss
+that we do not know: it must behave alike, and its gradient must be that of its value.
 """
 
-import hashlib
-import importlib
-import inspect
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from importlib import metadata
-from pathlib import Path
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Any
-from urllib.parse import parse_qsl
 
 import torch
 from torch import Tensor
@@ -23,11 +18,20 @@ from torch import Tensor
 from lossbench import losses
 from lossbench.bench.cases.case import Case
 from lossbench.bench.records.failures import MisbehaviourError
+from lossbench.losses import outside
 
 PARITY_ROWS = 64
 PARITY_KINDS = ("random", "digits")
 PARITY = {"float64": 1e-6, "float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 """Relative spread of value and gradient over ours, up to which the ratio is one constant."""
+GRADIENT = 1e-3
+"""Error of a guest's gradient against finite differences, relative to its length ..."""
+DIRECTIONS, STEP, SEED = 4, 1e-5, 1
+"""... along as many directions for each view, by steps of this many deviations of its entries."""
+NEEDS_FP64 = (
+    "cannot be checked in fp64 (give it an attribute reference, a function that can, and that it "
+    "must equal)"
+)
 VIEWS = ("first", "second")
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -47,117 +51,84 @@ def make_cases(text: str, cases: Sequence[Case]) -> list[Case]:
     name, equals, target = text.partition("=")
     if not (name and equals and target):
         raise ValueError(f"--contender needs NAME=package.module:attribute, got {text!r}")
-    chosen = list(dict.fromkeys(case.loss for case in cases))
+    chosen = list(dict.fromkeys(case.name for case in cases))
+    known = {*losses.names(), *chosen}
     loss, _, label = name.partition(".")
-    if loss not in losses.names() and len(chosen) == 1 and not label:
+    if loss not in known and len(chosen) == 1 and not label:
         loss, label = chosen[0], name
-    losses.pick("loss", loss, losses.names())
+    losses.pick("loss", loss, known)
     if loss not in chosen:
         raise ValueError(f"--contender {name}: {loss!r} is not among the chosen losses")
     label = label or target.partition(".")[0].partition(":")[0]
-    if label in losses.spec(loss).implementations:
+    own = [case for case in cases if case.name == loss]
+    if label in losses.spec(own[0].loss).implementations:
         raise ValueError(f"--contender {name}: {loss} has an implementation {label!r}; rename it")
-    if any((case.loss, case.implementation) == (loss, label) for case in cases):
+    if any(case.implementation == label for case in own):
         raise ValueError(f"--contender {name}: there is another one of that name; rename it")
     resolve(target)
     rows = (
         replace(case, implementation=label, contender=target, options={})
-        for case in cases
-        if case.loss == loss and not case.contender and not case.hyperparameters
+        for case in own
+        if not case.contender and not case.hyperparameters
     )
     unique = {tuple(sorted(row.describe().items())): row for row in rows}
     return list(unique.values())
 
 
 def resolve(target: str) -> Loss:
-    """The loss that ``package.module:attribute?key=value`` names.
-
-    A class is called with the keys (without any where there are none), and so is any other callable
-    that is given keys; a value ``module:attribute(key=value)`` is called first. Where there is a
-    parameter ``ref_emb``, the second view is passed as that (pytorch-metric-learning's convention).
+    """The loss that ``package.module:attribute?key=value`` names, see ``losses.outside.find``.
 
     Raises:
         ValueError: not of this form, not there, or not callable.
     """
-    path, _, query = target.partition("?")
-    module, colon, attribute = path.partition(":")
-    if not (module and colon and attribute):
-        raise ValueError(f"a contender is package.module:attribute[?key=value], got {target!r}")
-    found = _find(module, attribute)
-    pairs = parse_qsl(query, keep_blank_values=True)
-    if inspect.isclass(found) or pairs:
-        try:
-            found = found(**{key: _value(value) for key, value in pairs})
-        except Exception as error:
-            raise ValueError(f"contender {target} cannot be made: {error}") from error
-    if not callable(found):
-        raise ValueError(f"{path} is not callable")
-    return _of_two_views(found)
+    path, keys = outside.split(target, "a contender")
+    return outside.find(path, keys, "contender")
 
 
 def specification(case: Case) -> Loss:
     """What the value of a case must equal: the loss's reference, or what a contender brings."""
-    own = getattr(resolve(case.contender), "reference", None) if case.contender else None
-    return own or losses.create(case.loss, **case.hyperparameters)
+    return _own_reference(case) or losses.create(case.loss, **case.hyperparameters)
 
 
-def identity(target: str) -> str:
-    """What a contender's record depends on: where it is found, its version and its source files."""
-    module = importlib.import_module(target.partition(":")[0].partition(".")[0])
-    folders = [Path(folder) for folder in getattr(module, "__path__", [])]
-    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
-    digest = hashlib.sha256(f"{target} {version(target)}".encode())
-    for file in files or [Path(module.__file__ or "")]:
-        digest.update(file.read_bytes() if file.is_file() else b"")
-    return digest.hexdigest()[:16]
+def _own_reference(case: Case) -> Loss | None:
+    """What a contender or a guest says that it must equal."""
+    spec = losses.spec(case.loss)
+    if not (case.contender or spec.origin):
+        return None
+    found = resolve(case.contender) if case.contender else _guest(case)
+    own: Loss | None = getattr(found, "reference", None)
+    return own
 
 
-def version(target: str) -> str | None:
-    """Version of the distribution that a contender's module is installed by, if it is."""
-    package = target.partition(":")[0].partition(".")[0]
-    names = metadata.packages_distributions().get(package)
-    return metadata.version(names[0]) if names else None
+def _guest(case: Case) -> Loss:
+    spec = losses.spec(case.loss)
+    keys = asdict(spec.configure(**case.hyperparameters))
+    return outside.find(spec.origin, keys, f"loss {spec.name}")
 
 
-def _find(module: str, attribute: str) -> Any:
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the user's own files, as python -m would find them
-    try:
-        found: Any = importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # whatever a user's module raises
-        raise ValueError(f"contender module {module} cannot be imported: {error}") from error
-    for name in attribute.split("."):
-        if not hasattr(found, name):
-            losses.pick(f"attribute of {module}", name, [n for n in dir(found) if n[0] != "_"])
-        found = getattr(found, name)
-    return found
+def is_foreign(case: Case) -> bool:
+    """Whether code that is not ours decides what a case computes."""
+    return bool(_origins(case))
 
 
-def _value(text: str) -> Any:
-    """A number, true, false, none, ``module:attribute(key=value,...)``, or else the text."""
-    path, opening, arguments = text.removesuffix(")").partition("(")
-    if ":" in path:
-        pairs = (part.partition("=") for part in arguments.split(",") if opening and part)
-        return _find(*path.split(":", 1))(**{key: _value(value) for key, _, value in pairs})
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+def is_examined(case: Case) -> bool:
+    """Whether ``examine`` says what a case is; registered code of our losses must equal them."""
+    return bool(case.contender) or not losses.spec(case.loss).is_ours
 
 
-def _of_two_views(found: Callable[..., Tensor]) -> Loss:
-    called = found.forward if isinstance(found, torch.nn.Module) else found
-    try:
-        named = "ref_emb" in inspect.signature(called).parameters
-    except (TypeError, ValueError):  # built in
-        named = False
-    return (lambda z_a, z_b: found(z_a, ref_emb=z_b)) if named else found
+def foreign_code(case: Case) -> list[str]:
+    """What the results of a case depend on beside our code: fingerprints of what is not ours."""
+    return [outside.fingerprint(origin) for origin in _origins(case)]
+
+
+def _origins(case: Case) -> list[str]:
+    spec = losses.spec(case.loss)
+    found = [case.contender, spec.origin, *sorted(spec.modules(case.implementation))]
+    return [origin for origin in found if origin]
 
 
 def examine(case: Case, loss: Loss) -> dict[str, Any]:
-    """Check how a contender behaves, and what it equals.
+    """Check how a contender or a guest behaves, and what it equals.
 
     Returns:
         ``scale``, by which it differs from ours, and ``parity`` in words.
@@ -165,20 +136,72 @@ def examine(case: Case, loss: Loss) -> dict[str, Any]:
     Raises:
         MisbehaviourError: what is wrong, in one line.
     """
+    is_reference = not case.contender and case.implementation == "reference"
+    alone = is_reference and not losses.spec(case.loss).is_ours and not _own_reference(case)
     try:
-        return _parity(case, loss)
+        return _alone(case, loss) if alone else _parity(case, loss)
     except MisbehaviourError as problem:
-        raise MisbehaviourError(f"{case.implementation} {problem}") from None
+        name = case.name if alone else case.implementation
+        raise MisbehaviourError(f"{name} {problem}") from None
+    except outside.NotScalarError as problem:
+        raise MisbehaviourError(str(problem)) from None
 
 
-def _parity(case: Case, loss: Loss) -> dict[str, Any]:
+def _alone(case: Case, loss: Loss) -> dict[str, Any]:
+    """Of a loss that nothing is known of: it behaves, and its gradient is that of its value."""
+    for views in _small_views(case):
+        _check_behaviour(loss, views)
+    if losses.spec(case.loss).origin and getattr(_guest(case), "stops_gradient", False):
+        return {"scale": 1.0, "parity": "a loss of its own that stops gradients: unchecked"}
+    worst = max(_gradient_error(loss, views) for views in _small_views(case))
+    if not worst <= GRADIENT:
+        raise MisbehaviourError(
+            f"has a gradient that is {worst:.2g} of its length off finite differences of its "
+            "value; if it stops gradients on purpose, give it an attribute stops_gradient = True"
+        )
+    return {"scale": 1.0, "parity": "a loss of its own: its gradient is that of its value"}
+
+
+def _small_views(case: Case) -> Iterator[tuple[Tensor, Tensor]]:
     from lossbench.bench.cases.inputs import make_views
 
     small = replace(case, batch=min(case.loss_batch, PARITY_ROWS), world=1, distribution="local")
+    for kind in PARITY_KINDS:
+        yield make_views(replace(small, inputs=kind))
+
+
+def _gradient_error(loss: Loss, views: tuple[Tensor, ...]) -> float:
+    """Of the gradient in fp64 along random directions, against central differences of the value."""
+    wide = tuple(view.double() for view in views)
+    try:
+        _, gradients = _differentiate(loss, wide)
+        value = loss(*wide)
+    except MisbehaviourError:
+        raise
+    except Exception as error:  # whatever code raises that was written for fp32 alone
+        raise MisbehaviourError(f"{NEEDS_FP64}: {type(error).__name__}: {error}") from error
+    if value.dtype != torch.float64:
+        raise MisbehaviourError(f"{NEEDS_FP64}: it returns {value.dtype}")
+    generator = torch.Generator(wide[0].device).manual_seed(SEED)
+    off, size = 0.0, 0.0
+    for index, gradient in enumerate(gradients):
+        for _ in range(DIRECTIONS):
+            direction = torch.empty_like(wide[index]).normal_(generator=generator)
+            step = STEP * wide[index].std() * direction
+            ends = [
+                loss(*(view + sign * step if index == i else view for i, view in enumerate(wide)))
+                for sign in (1, -1)
+            ]
+            along = (gradient * step).sum().item()
+            difference = ((ends[0] - ends[1]) / 2).item()
+            off, size = off + (along - difference) ** 2, size + difference**2
+    return math.sqrt(off / size) if size else math.inf
+
+
+def _parity(case: Case, loss: Loss) -> dict[str, Any]:
     expected = specification(case)
     ratios = []
-    for kind in PARITY_KINDS:
-        views = make_views(replace(small, inputs=kind))
+    for views in _small_views(case):
         _check_behaviour(loss, views)
         ratios += _ratios(loss, expected, views)
     scale = sorted(ratios)[len(ratios) // 2]
@@ -188,7 +211,7 @@ def _parity(case: Case, loss: Loss) -> dict[str, Any]:
     if not spread <= allowed * abs(scale):
         low, high = min(ratios), max(ratios)
         raise MisbehaviourError(
-            f"is not {'its reference' if other else case.loss}: "
+            f"is not {'its reference' if other else case.name}: "
             f"value and gradient are {low:.4g} to {high:.4g} times {'its' if other else 'ours'}"
         )
     if other:
@@ -207,6 +230,8 @@ def _check_behaviour(loss: Loss, views: tuple[Tensor, ...]) -> None:
     for name, view, copy in zip(VIEWS, views, copies, strict=True):
         if not torch.equal(view, copy):
             raise MisbehaviourError(f"changes its {name} input in place")
+    if not value.isfinite():
+        raise MisbehaviourError(f"returns {value.item()} for ordinary views")
     again = loss(*views)
     if abs(again.item() - value.item()) > 1e-6 * abs(value.item()):
         raise MisbehaviourError(

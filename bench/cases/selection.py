@@ -41,7 +41,7 @@ def select_cases(
 
     Args:
         suite: name of a grid of ``cases.suites``.
-        loss: names of losses; default: all.
+        loss: names of losses, and guests as ``losses.spec`` takes them; default: all of ours.
         implementation: names of implementations; default: all.
         batch: samples per device, N; default: 256.
         dim: embedding dimensions, D; default: 8192.
@@ -144,7 +144,7 @@ def _with_setting(cases: Sequence[Case], name: str, value: Any) -> list[Case]:
 
 
 def _is_of(case: Case, loss: str, way: str) -> bool:
-    return case.loss == loss and way in ("", case.implementation)
+    return case.name == loss and way in ("", case.implementation)
 
 
 def _changed(case: Case, entry: Mapping[str, Any], is_option: bool) -> Case:

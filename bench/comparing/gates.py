@@ -62,9 +62,11 @@ class Baseline:
     ) -> Iterator[str]:
         """Counts that both have: one of an optional package may be missing."""
         for name in EXACT:
-            if record[name] is None:
+            if record.get(name) is None and entry.get(name) is None:
+                continue  # neither has a cost model
+            if record.get(name) is None:
                 self.unchecked.append(f"{label}: {record['counts_note']}")
-            elif entry[name] is None:
+            elif entry.get(name) is None:
                 self.unchecked.append(f"{label}: no {name} in the baseline")
             else:
                 yield name
@@ -93,7 +95,7 @@ class Baseline:
     def update(self, label: str, record: dict[str, Any]) -> None:
         """Take ``record`` as the new baseline of its case; other devices' peaks are kept."""
         entry = self._entries.setdefault(label, {"peak_bytes": {}, "time_ratio": {}})
-        entry.update({name: record[name] for name in EXACT})
+        entry.update({name: record.get(name) for name in EXACT})
         entry["peak_bytes"][record["device"]] = record["peak_bytes"]
         entry["time_ratio"][record["machine"]] = round(record["time_ratio"]["value"], 3)
 

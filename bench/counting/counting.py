@@ -17,6 +17,7 @@ from lossbench.bench.cases.case import Case, element_bytes, input_bytes
 from lossbench.bench.counting.polynomials import Polynomials
 from lossbench.bench.counting.trace import any_views, trace
 from lossbench.bench.counting.work import Work, followed, smaller_batches, with_batch, work
+from lossbench.losses import outside
 from lossbench.losses.devices import as_if_on
 
 FOLLOWED = ("executed_macs", "moved_bytes", "launches", "saved_bytes")
@@ -55,8 +56,8 @@ def count(case: Case) -> dict[str, Any]:
 
 def examine(case: Case) -> Counted:
     """Count a case, and keep what was followed to do so."""
-    if case.contender:
-        return _count_contender(case)
+    if not case.has_cost_model:
+        return _count_unmodelled(case)
     spec, cost, choice = losses.spec(case.loss), case.cost, case.choice
     eager = _source(followed(case))
     done = work(eager, partial(trace, counter=True))
@@ -88,6 +89,7 @@ def examine(case: Case) -> Counted:
         "chosen": choice.implementation,
         "chosen_because": choice.reason,
         **_executed(case, done),
+        **_elementwise(done),
     }
     return Counted(fields, done, cost.macs(case.pass_))
 
@@ -112,29 +114,45 @@ def executed(done: Work) -> dict[str, Any]:
     return {**counts, "predicted_peak_bytes": done.peak_bytes}
 
 
-def _count_contender(case: Case) -> Counted:
+def _elementwise(source: Work) -> dict[str, Any]:
+    """Arithmetic beside matrix products of one evaluation; None where some of it is not known."""
+    names = sorted(set().union(*(each.uncounted for each in source.traces)))
+    fields: dict[str, Any] = {"uncounted": ", ".join(names)}
+    for name in ("elementwise", "transcendentals"):
+        fields[name] = None if names else source.count(attrgetter(name))
+    return fields
+
+
+def _count_unmodelled(case: Case) -> Counted:
     """What can be counted without a cost model: operations, by ``FlopCounterMode``'s formulas.
 
     Code that looks at values cannot run under FakeTensor: it is counted as it runs.
     """
+    source = _source(followed(case))
     try:
-        done = trace(case)
+        done = trace(source)
     except Exception:  # whatever third-party code raises on tensors without values
-        contenders.examine(case, create_loss(case))  # says it if the loss itself is at fault
-        done = trace(case, run=True)
-    macs = case.evaluations * done.executed_macs
+        if contenders.is_examined(source):
+            # says it if the loss itself is at fault
+            contenders.examine(source, create_loss(source))
+        done = trace(source, run=True)
+    macs: float | None = case.evaluations * done.executed_macs
+    note = "without a cost model: counted by the formulas of its operations alone"
+    if done.uncounted:
+        macs, note = None, f"not counted: {', '.join(sorted(done.uncounted))}"
     fields = {
         "title": losses.spec(case.loss).title,
         "macs": macs,
-        "gmacs": macs / 1e9,
-        "gflops": 2 * macs / 1e9,
-        "macs_flop_counter": done.executed_macs,
+        "gmacs": macs and macs / 1e9,
+        "gflops": macs and 2 * macs / 1e9,
+        "macs_flop_counter": macs and done.executed_macs,
         "counts_agree": None,
-        "counts_note": "a contender has no cost model: counted by FlopCounterMode's formulas alone",
+        "counts_note": note,
         "input_bytes": input_bytes(case),
-        "chosen": case.implementation,
-        "contender_version": contenders.version(case.contender),
+        "chosen": case.choice.implementation,
+        "contender_version": outside.version(case.contender or losses.spec(case.loss).origin),
         **executed(Work.of(done)),
+        **_elementwise(Work.of(done)),
     }
     # its arithmetic may be avoidable: only its inputs must be read
     return Counted(fields, Work.of(done), 0)

@@ -19,6 +19,8 @@ ALIKE_STEP = 2**13
 HUGE = 2**12
 """Tiles along a batch that is larger than any memory holds."""
 LIMIT = 2**31
+COUNTS = tuple(name for name in Operation._fields if name != "precision")
+"""Of an operation, those that grow with the batch."""
 
 
 class Growth:
@@ -54,15 +56,17 @@ class Growth:
         if self._varies:
             return work(with_batch(self._case, batch), self._follow)
         operations = [each.operations for each in self._traces]
-        macs, moved = (
-            Polynomials(self._batches, [[size(o) for o in each] for each in operations]).at(batch)
-            for size in (lambda o: o.macs, lambda o: o.moved_bytes)
-        )
+        counted = [
+            Polynomials(self._batches, [[getattr(o, name) for o in each] for each in operations])
+            for name in COUNTS
+        ]
         saved = Polynomials(self._batches, [[each.saved_bytes] for each in self._traces])
         told = Trace(
             [
-                Operation(round(float(m)), each.precision, round(float(b)))
-                for m, b, each in zip(macs, moved, operations[-1], strict=True)
+                each._replace(**dict(zip(COUNTS, (round(float(x)) for x in amounts), strict=True)))
+                for each, *amounts in zip(
+                    operations[-1], *(each.at(batch) for each in counted), strict=True
+                )
             ],
             [(int(self._held.at(batch).max()), "")],
             saved_bytes=int(saved.at(batch)[0]),

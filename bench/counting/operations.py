@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
+from lossbench.bench.counting import elementwise
+from lossbench.bench.counting.formulas import FORMULAS
 from lossbench.bench.counting.recording import CAN_RECORD
 from lossbench.kernels.ops import HOSTS
 from lossbench.losses.devices import device_type
@@ -37,11 +39,15 @@ class Operation(NamedTuple):
         macs: multiply-adds of a matrix product, else 0.
         precision: of its operands: the name of a dtype, or "tf32".
         moved_bytes: read and written.
+        elementwise: additions, multiplications and the like beside matrix products.
+        transcendentals: exponentials, logarithms, roots and the like.
     """
 
     macs: int
     precision: str
     moved_bytes: int
+    elementwise: int = 0
+    transcendentals: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Kind:
         name: with its namespace.
         host: of a fused kernel: launches it.
         formula: counts the floating-point operations of a matrix product.
+        each: arithmetic of each element, see ``elementwise.of_each``.
         is_work: it computes or copies.
         is_functional: what it returns is new, and depends on the shapes that it is given.
         written: position of the tensor that it writes to and returns, if it does only that.
@@ -65,6 +72,7 @@ class Kind:
     name: str
     host: Any
     formula: Any
+    each: Any
     is_work: bool
     is_functional: bool
     written: int | None
@@ -73,6 +81,11 @@ class Kind:
     keeps: bool
     adds: bool
     known: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether all of its arithmetic is counted."""
+        return not self.is_work or self.formula is not None or self.each is not None
 
 
 @cache
@@ -83,7 +96,8 @@ def kind_of(func: Any) -> Kind:
     return Kind(
         name=schema.name,
         host=HOSTS.get(func) if CAN_RECORD else None,
-        formula=flop_registry.get(_COUNTED_AS.get(func._overloadpacket, func._overloadpacket)),
+        formula=_formula(func._overloadpacket),
+        each=elementwise.of_each(func),
         is_work=not (space == "prim" or name in NO_WORK),
         is_functional=not any(each.alias_info for each in (*schema.arguments, *schema.returns)),
         written=_written(func),
@@ -92,6 +106,10 @@ def kind_of(func: Any) -> Kind:
         keeps=name in KEEPS,
         adds=func is torch.ops.aten.add.Tensor,
     )
+
+
+def _formula(packet: Any) -> Any:
+    return FORMULAS.get(packet) or flop_registry.get(_COUNTED_AS.get(packet, packet))
 
 
 def _written(func: Any) -> int | None:
@@ -127,7 +145,7 @@ def tensors_in(found: Any) -> Iterator[Tensor]:
 
 
 def operation_of(
-    kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    func: Any, kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
 ) -> Operation | None:
     """The work of a call; None if it is none."""
     if not kind.is_work:
@@ -138,12 +156,14 @@ def operation_of(
     written = result if result is not None or kind.written is None else args[kind.written]
     moved = sum(map(bytes_of, (*read[kind.overwrites :], *tensors_in(written))))
     if kind.formula is None:
-        return Operation(0, "", moved)
+        done = elementwise.of_call(func, kind.each, args, written) if kind.each else (0, 0)
+        return Operation(0, "", moved, *done)
     # formulas do not know the dtype that a product may be asked for
     known = [each for each in args if not isinstance(each, torch.dtype)]
-    macs = kind.formula(*known, **kwargs, out_val=result) // 2
+    macs = round(kind.formula(*known, **kwargs, out_val=result) / 2)
     # what is added comes before the operands, statistics after them
-    return Operation(macs, _precision(read[1]) if macs else "", moved)
+    operand = read[:2][-1]
+    return Operation(macs, _precision(operand) if macs else "", moved)
 
 
 def bytes_of(tensor: Tensor) -> int:

@@ -35,3 +35,33 @@ def recorded(config: Config, note: Note) -> Iterator[None]:
         stack.enter_context(configs.using(config))
         stack.enter_context(mock.patch("lossbench.kernels.ops.why_unsupported", return_value=None))
         yield
+
+
+@contextmanager
+def watched(note: Callable[[str, list[Any]], None]) -> Iterator[None]:
+    """Tell ``note`` the name and the arguments of each launch, which is made: third parties'.
+
+    Args:
+        note: is told.
+    """
+    if not INSTALLED:
+        yield
+        return
+    from triton.runtime.interpreter import GridExecutor
+    from triton.runtime.jit import JITFunction
+
+    launch, interpret = JITFunction.run, GridExecutor.__call__
+
+    def run(kernel: Any, *positional: Any, **named: Any) -> Any:
+        note(kernel.__name__, [*positional, *named.values()])
+        return launch(kernel, *positional, **named)
+
+    def call(executor: Any, *positional: Any, **named: Any) -> Any:
+        note(executor.fn.__name__, [*positional, *named.values()])
+        return interpret(executor, *positional, **named)
+
+    with (
+        mock.patch.object(JITFunction, "run", run),
+        mock.patch.object(GridExecutor, "__call__", call),
+    ):
+        yield

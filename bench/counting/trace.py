@@ -36,10 +36,12 @@ from lossbench.bench.counting.operations import (
     shape_of,
     tensors_in,
 )
-from lossbench.bench.counting.recording import CAN_RECORD, Note, recorded
+from lossbench.bench.counting.recording import CAN_RECORD, Note, recorded, watched
 from lossbench.kernels import configs
 from lossbench.losses.devices import as_if_on, device_type
 
+GENERATED, FUSED = "generated kernels", "fused kernels"
+"""Whose products are counted, but not what they do to each element."""
 _BETWEEN = (
     __name__, "torch._compile", "torch._dynamo.eval_frame", "torch._ops",
     "torch.utils.flop_counter",
@@ -56,12 +58,24 @@ class Trace:
         held: bytes beyond the inputs, and the name of what was called, before and after each call.
         macs: multiply-adds that ``FlopCounterMode`` sees, if it was asked.
         saved_bytes: kept for the backward pass, beyond the inputs.
+        uncounted: names of what was called whose arithmetic is not counted.
     """
 
     operations: list[Operation] = field(default_factory=list)
     held: list[tuple[int, str]] = field(default_factory=list)
     macs: int | None = None
     saved_bytes: int = 0
+    uncounted: set[str] = field(default_factory=set)
+
+    @property
+    def elementwise(self) -> int:
+        """Operations beside matrix products."""
+        return sum(each.elementwise for each in self.operations)
+
+    @property
+    def transcendentals(self) -> int:
+        """Exponentials, logarithms, roots and the like."""
+        return sum(each.transcendentals for each in self.operations)
 
     @cached_property
     def kinds(self) -> Counter[Operation]:
@@ -114,7 +128,7 @@ def trace(
         flops = FlopCounterMode(display=False) if counter else nullcontext()
         with (
             _compiled(case, tracer),
-            _launches(case, tracer, capability, watch),
+            watched(tracer.note_foreign) if run else _launches(case, tracer, capability, watch),
             tracer,
             flops,
             saves,
@@ -148,7 +162,7 @@ def follow(calls: Sequence[Callable[[], object]], live: Sequence[Tensor]) -> lis
 def _valueless(case: Case) -> tuple[AbstractContextManager[Any], str]:
     """How to make tensors without values: meta tensors, which are quick, where they will do."""
     # autocast does not know them, and code that is not ours makes tensors of its own beside them
-    needs_fakes = case.products == "bf16" or bool(case.contender)
+    needs_fakes = case.products == "bf16" or not case.has_cost_model
     return (FakeTensorMode(), "cpu") if needs_fakes else (nullcontext(), "meta")
 
 
@@ -205,6 +219,8 @@ class _Tracer(TorchDispatchMode):
             self._settle(kind.name, inside)
         if operation is not None:
             self.found.operations.append(operation)
+        if not kind.is_counted and next(tensors_in(result), None) is not None:
+            self.found.uncounted.add(kind.name.removeprefix("aten::"))
         return result
 
     def _do(
@@ -217,7 +233,7 @@ class _Tracer(TorchDispatchMode):
         writes = self._skips and kind.written is not None
         if not (writes or (self._skips and kind.is_functional)):
             result = func(*args, **kwargs)
-            return result, operation_of(kind, args, kwargs, result)
+            return result, operation_of(func, kind, args, kwargs, result)
         key = (
             shape_of(args),
             shape_of(tuple(kwargs.items())),
@@ -228,7 +244,7 @@ class _Tracer(TorchDispatchMode):
             layout, operation = kind.known[key]
             return written if writes else torch.empty_strided(**layout, device="meta"), operation
         result = written if writes else func(*args, **kwargs)
-        operation = operation_of(kind, args, kwargs, result)
+        operation = operation_of(func, kind, args, kwargs, result)
         if writes or type(result) is Tensor:
             kind.known[key] = layout_of(result), operation
         return result, operation
@@ -245,11 +261,22 @@ class _Tracer(TorchDispatchMode):
     def note_generated(self, arguments: Sequence[Any]) -> None:
         """Note the call of a kernel that a compiler generated."""
         moved = sum(map(bytes_of, tensors_in(list(arguments))))
+        self.found.uncounted.add(GENERATED)
+        self.found.operations.append(Operation(0, "", moved))
+
+    def note_foreign(self, name: str, arguments: Sequence[Any]) -> None:
+        """Note the launch of a kernel of a third party, of which only its tensors are known."""
+        self.found.uncounted.add(name)
+        moved = sum(map(bytes_of, tensors_in(list(arguments))))
         self.found.operations.append(Operation(0, "", moved))
 
     def note(self, kernel: Any, arguments: dict[str, Any], grid: tuple[int, ...]) -> None:
         """Note the launch of a fused kernel."""
+        if not kernel.__module__.startswith("lossbench."):
+            self.note_foreign(kernel.__name__, list(arguments.values()))
+            return
         self.found.operations.append(launch_of(arguments, grid))
+        self.found.uncounted.add(FUSED)
 
     def _settle(self, name: str, scratch_bytes: int = 0) -> None:
         self.found.held.append((self._live + scratch_bytes, name))

@@ -17,6 +17,7 @@ from lossbench.bench.comparing.trust import judge
 from lossbench.bench.interface.console import COLUMNS, show_next
 from lossbench.bench.predicting.ceilings import TERMS, Ceilings
 from lossbench.bench.records.failures import OUT_OF_BUDGET
+from lossbench.bench.records.numbers import amount, billions
 from lossbench.losses import FORMS, PASSES
 
 if TYPE_CHECKING:
@@ -41,16 +42,18 @@ REHEARSED = (
 
 
 def counts(records: list[dict[str, Any]]) -> None:
-    """Print what was counted. MACs and FLOPs are of the whole job, bytes of one device."""
-    table = _table("N x D", "pass", "GMACs", "GFLOPs", "off-diagonal", "saved MB", "agree")
+    """Print what was counted. MACs are of the whole job, other work and bytes of one device."""
+    columns = ("GMACs", "other\nops", "exp,\nlog", "off-\ndiagonal", "saved\nMB", "agree")
+    table = _table("N x D", "pass", *columns)
     labels = _Labels()
     for record in records:
         saved = record.get("saved_bytes")
         table.add_row(
             *labels.of(record),
-            _number(record.get("gmacs"), "{:,.3f}"),
-            _number(record.get("gflops"), "{:,.3f}"),
-            _number(record.get("off_diagonal_entries"), "{:,}"),
+            _billions(record.get("gmacs")),
+            _amount(record.get("elementwise")),
+            _amount(record.get("transcendentals")),
+            _amount(record.get("off_diagonal_entries")),
             _number(saved and saved / 1e6, "{:,.1f}"),
             {True: "yes", None: "-"}.get(record.get("counts_agree", False), "NO"),
         )
@@ -108,7 +111,7 @@ def _measured(
         label, *where = labels.of(record)
         ms = _ms(record["median_ms"]) if "median_ms" in record else "-"
         peak = f"{record['peak_bytes'] / 1e6:,.1f}" if "peak_bytes" in record else "-"
-        gmacs = _number(record.get("gmacs"), "{:,.3f}")
+        gmacs = _billions(record.get("gmacs"))
         cells = (
             [ms, *_ratio(record, bases, noises)] if shape else [*where, gmacs, ms, _spread(record)]
         )
@@ -337,6 +340,14 @@ def _case(record: dict[str, Any]) -> tuple[str, str, str]:
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
+
+
+def _billions(value: float | None) -> str:
+    return "-" if value is None else billions(value)
+
+
+def _amount(value: float | None) -> str:
+    return "-" if value is None else amount(value)
 
 
 def _ms(value: float) -> str:

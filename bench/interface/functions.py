@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbench.bench.cases.case import Case
+from lossbench.bench.cases.contenders import is_foreign
 from lossbench.bench.counting import counting
 from lossbench.bench.interface.console import say
 from lossbench.bench.interface.progress import Jobs, Report, Trials, tracked
@@ -15,7 +16,7 @@ from lossbench.bench.predicting.devices import choose
 from lossbench.bench.predicting.predict import Device, Predictor
 from lossbench.bench.records.failures import OUT_OF_BUDGET
 from lossbench.bench.records.runfile import Writer
-from lossbench.bench.running import rehearsal
+from lossbench.bench.running import rehearsal, trial
 from lossbench.bench.running.distributed import measure_together
 from lossbench.bench.running.frontier import Frontier, Search, device_bytes, kinds
 from lossbench.bench.running.launch import Launcher
@@ -42,7 +43,7 @@ def count(cases: Sequence[Case]) -> list[Record]:
     worker = Worker(cases[0].device)
 
     def counted(case: Case) -> Record:
-        if case.contender:
+        if is_foreign(case):
             return worker.evaluate(case, COUNT_S, measure=False)
         return counting.count(case)
 
@@ -77,8 +78,15 @@ def predict(
         from lossbench.bench.pretraining.scaling import StepPredictor
 
         predictor = StepPredictor()
-    work = tracked([(case, device) for case in cases for device in devices], "predicting")
-    return [predictor.predict(case, device) for case, device in work], devices
+    failed = trial.failures([case.case if steps else case for case in cases], measure=False)
+    work = [(*each, device) for each in zip(cases, failed, strict=True) for device in devices]
+    records = [
+        {**case.describe(), "gpu": device.name, **failure}
+        if failure
+        else predictor.predict(case, device)
+        for case, failure, device in tracked(work, "predicting")
+    ]
+    return records, devices
 
 
 def run(

@@ -63,6 +63,16 @@ def audit_kernels(
     bounds: Annotated[
         bool, typer.Option("--bounds", help="What the code allows at best, instead of its sizes.")
     ] = False,
+    kernel: Annotated[
+        list[str],
+        typer.Option(help="A Triton kernel of yours, package.module:function, in place of ours."),
+    ] = [],  # noqa: B006 - Typer's way to say that it may be given again
+    signature: Annotated[
+        list[str],
+        typer.Option(help="Of each --kernel: types of its arguments, values of constants."),
+    ] = [],  # noqa: B006
+    warps: Annotated[int, typer.Option(help="Of a program of --kernel.")] = 4,
+    stages: Annotated[int, typer.Option(help="Of the pipeline of --kernel.")] = 3,
     out: Annotated[Path | None, typer.Option(help="Write the table to this file.")] = None,
     check: Annotated[
         Path | None, typer.Option(help="Fail if the table in this file is another one.")
@@ -82,10 +92,38 @@ def audit_kernels(
     for path in (check, out):
         if path is not None and path.is_file():
             _check_text(path)
-    problems = (_bounds if bounds else _sizes)(capabilities, out, check)
+    if kernel or signature:
+        if bounds or out or check:
+            raise ValueError("--kernel prints a table: leave --bounds, --out and --check out")
+        problems = _kernels(capabilities, kernel, signature, warps, stages)
+    else:
+        problems = (_bounds if bounds else _sizes)(capabilities, out, check)
     for problem in problems:
         say(problem)
     return FAILED if problems else OK
+
+
+def _kernels(
+    capabilities: "Sequence[int]",
+    kernels: "Sequence[str]",
+    signatures: "Sequence[str]",
+    warps: int,
+    stages: int,
+) -> list[str]:
+    """Print what kernels of others compile to; what should not be shipped."""
+    from lossbench.bench.predicting import audit
+    from lossbench.bench.predicting import signatures as of_others
+
+    if len(kernels) != len(signatures):
+        raise ValueError(
+            f"each --kernel needs a --signature such as '*fp32:16,i32,64', got {len(kernels)} and "
+            f"{len(signatures)}"
+        )
+    pairs = zip(kernels, signatures, strict=True)
+    work = [of_others.launch(path, text, warps, stages) for path, text in pairs]
+    findings = [found for each in capabilities for found in audit.examine_all(work, each)]
+    print(audit.table(findings), end="")
+    return [f"{found.name}: {found.problem}" for found in findings if found.problem]
 
 
 def _check_text(path: Path) -> None:

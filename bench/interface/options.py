@@ -24,7 +24,11 @@ BATCH_HELP = "Samples per device, N: 64,256, or powers of two 64..1024 (default:
 DIM_HELP = "Embedding dimensions, D: 512,8192, or powers of two 512..8192 (default: 8192)."
 DTYPE_HELP = "float64, float32, bfloat16, float16 (default: float32)."
 INPUTS_HELP = "random, aligned, collapsed, digits or file:PATH (default: random)."
-CONTENDER_HELP = "A loss of yours: LOSS.NAME=module:attribute?key=value. May be given again."
+LOSS_HELP = "Losses; one of yours is NAME=module:attribute?key=value (default: all of ours)."
+CONTENDER_HELP = (
+    "A loss of ours as you compute it: LOSS.NAME=module:attribute?key=value. May be given again."
+)
+PLUGIN_HELP = "Modules of yours that register losses or implementations: package.module."
 SET_HELP = "A setting, smi.lambda_=2 or smi.chunked.workspace_bytes=65536. May be given again."
 DISTRIBUTION_HELP = "How devices share a loss: local, gather, allreduce, gram (default: local)."
 WORLD_HELP = "Numbers of devices, W: 1,8, or powers of two 8..1024 (default: 1)."
@@ -37,7 +41,7 @@ def option(flag: str, help_: str, panel: str = CASES, shows_default: bool = Fals
 
 def case_options(
     suite: Annotated[Text, option("--suite", SUITE_HELP)] = None,
-    loss: Annotated[Text, option("--loss", "Losses (default: all).")] = None,
+    loss: Annotated[Text, option("--loss", LOSS_HELP)] = None,
     implementation: Annotated[
         Text, option("--implementation", "Ways to compute them (default: all).")
     ] = None,
@@ -48,6 +52,7 @@ def case_options(
     inputs: Annotated[Text, option("--inputs", INPUTS_HELP)] = None,
     set_: Annotated[list[str], option("--set", SET_HELP)] = [],  # noqa: B006 - Typer's way to say
     contender: Annotated[list[str], option("--contender", CONTENDER_HELP)] = [],  # noqa: B006
+    plugin: Annotated[Text, option("--plugin", PLUGIN_HELP)] = None,
     device: Annotated[
         Text, option("--device", "cpu or cuda (default: cuda if there is one).")
     ] = None,
@@ -59,6 +64,7 @@ def case_options(
     Raises:
         ValueError: text that is no list, number or setting.
     """
+    use_plugins(parse_list("--plugin", plugin))
     return {
         "suite": suite,
         "loss": parse_list("--loss", loss),
@@ -74,6 +80,18 @@ def case_options(
         "device": device,
         "contender": contender,
     }
+
+
+def use_plugins(modules: Sequence[str]) -> None:
+    """Import modules that register losses.
+
+    Raises:
+        ValueError: one cannot be imported.
+    """
+    if modules:
+        from lossbench.losses import plugins
+
+        plugins.use(modules)
 
 
 def takes_cases(command: Callable[..., Any]) -> Callable[..., Any]:

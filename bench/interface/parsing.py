@@ -36,14 +36,14 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_list(flag: str, text: str | None) -> list[str]:
-    """The parts of a comma-separated list; none of None or of nothing.
+    """The parts of a comma-separated list; none of None. Commas in brackets belong to a part.
 
     Raises:
         ValueError: one of them is empty.
     """
     if text is None:
         return []
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.strip() for part in re.split(r",(?![^(]*\))", text)]
     if not all(parts):
         raise ValueError(f"{flag}: a list is written a,b,c without gaps, got {text!r}")
     return parts

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from lossbench.bench.interface.console import FAILED, OK, examples, show, show_next
-from lossbench.bench.interface.options import option, takes_launcher
+from lossbench.bench.interface.options import PLUGIN_HELP, option, takes_launcher, use_plugins
 from lossbench.bench.interface.parsing import parse_list, parse_pairs
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def pretrain(
         option("--preset", "Published settings; list prints them.", TRAINED, shows_default=True),
     ] = "digits",
     loss: Annotated[
-        str, option("--loss", "Losses, one run each.", TRAINED, shows_default=True)
+        str,
+        option("--loss", "Losses, one run each; yours is NAME=module:attribute.", TRAINED, True),
     ] = LOSSES,
     implementation: Annotated[
         str,
@@ -44,6 +45,7 @@ def pretrain(
         int, option("--batch", "Images per device and step (default: the preset's).", TRAINED)
     ] = 0,
     set_: Annotated[list[str], option("--set", SET_HELP, TRAINED)] = [],  # noqa: B006 - Typer's way
+    plugin: Annotated[str, option("--plugin", PLUGIN_HELP, TRAINED)] = "",
     device: Annotated[
         str, option("--device", "cpu or cuda (default: cuda if there is one).", TRAINED)
     ] = "",
@@ -77,6 +79,7 @@ def pretrain(
     as_json: Annotated[bool, option("--json", "Print records as a JSON array.", KEPT)] = False,
 ) -> int:
     """Pretrain an encoder by each loss and time every phase of the step."""
+    use_plugins(parse_list("--plugin", plugin or None))
     from lossbench.bench.cases.selection import present_device
     from lossbench.bench.interface import steps as display
     from lossbench.bench.interface import training

@@ -17,24 +17,35 @@ if TYPE_CHECKING:
     from lossbench.bench.cases.case import Case
     from lossbench.bench.comparing.gates import Baseline
 
-FOLDER = Path("tests", "benchmarks")
-BASELINE = FOLDER / "baseline.json"
+FOLDER = "tests/benchmarks"
+BASELINE = "baseline.json"
 _UNCHECKED = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the two options of our own."""
+    """Add the options of our own."""
     group = parser.getgroup("lossbench")
     group.addoption("--benchmark", action="store_true", help="run the benchmarks and only them")
     group.addoption(
         "--benchmark-update-baseline",
         action="store_true",
-        help=f"with --benchmark: rewrite {BASELINE} instead of comparing with it",
+        help="with --benchmark: rewrite the baseline instead of comparing with it",
     )
+    parser.addini("lossbench_benchmarks", "folder of the benchmarks", default=FOLDER)
+    parser.addini("lossbench_baseline", f"file that gates compare with [{BASELINE} in that folder]")
+
+
+def _folder(config: pytest.Config) -> Path:
+    return config.rootpath / str(config.getini("lossbench_benchmarks"))
+
+
+def _baseline(config: pytest.Config) -> Path:
+    named = str(config.getini("lossbench_baseline") or "")
+    return config.rootpath / named if named else _folder(config) / BASELINE
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With no path given, run ``tests/benchmarks``, from whatever folder of the repository.
+    """With no path given, run the folder of benchmarks, from wherever in the repository.
 
     Raises:
         pytest.UsageError: the baseline would be rewritten, but no benchmark runs.
@@ -42,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--benchmark-update-baseline") and not config.getoption("--benchmark"):
         raise pytest.UsageError("--benchmark-update-baseline needs --benchmark")
     config.addinivalue_line("markers", "lossbench: a benchmark that runs with --benchmark alone")
-    folder = config.rootpath / FOLDER
+    folder = _folder(config)
     if not config.getoption("--benchmark") or not any(folder.glob("*.py")):
         return
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
@@ -72,7 +83,7 @@ def lossbench_baseline(pytestconfig: pytest.Config) -> "Iterator[Baseline]":
     """The committed baseline; rewritten at the end of the session if that was asked for."""
     from lossbench.bench.comparing.gates import Baseline
 
-    committed = Baseline(pytestconfig.rootpath / BASELINE)
+    committed = Baseline(_baseline(pytestconfig))
     yield committed
     pytestconfig.stash[_UNCHECKED] = committed.unchecked
     if pytestconfig.getoption("--benchmark-update-baseline"):

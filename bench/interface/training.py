@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lossbench import losses
 from lossbench.bench.interface.console import say
 from lossbench.bench.interface.progress import Jobs
 from lossbench.bench.interface.steps import Steps
@@ -19,6 +20,7 @@ from lossbench.bench.pretraining.run import run, run_in_turn
 from lossbench.bench.pretraining.session import Plan
 from lossbench.bench.records.environment import content_hash
 from lossbench.bench.records.runfile import Writer
+from lossbench.bench.running import trial
 from lossbench.bench.running.job import ALONE, Job, joined
 from lossbench.bench.running.launch import Launcher
 from lossbench.bench.running.shards import Work, share
@@ -58,7 +60,7 @@ def pretrain(
         if launcher:
             return _share(launcher, configs, out, plan, device, restart)
         return _run_all(configs, out, plan, device, restart), False
-    if launcher or plan.checkpoint or plan.evaluate or os.environ.get("WORLD_SIZE", "1") != "1":
+    if launcher or plan.checkpoint or plan.evaluate or not _is_alone():
         raise ValueError(
             "--paired times steps in one process: leave --launcher, --checkpoint, --evaluate "
             "and torchrun out"
@@ -112,8 +114,9 @@ def _run_all(
                         fields, partial(throughput.utilisation, config, fields, job.world)
                     )
                     job.go_on()
-                    about = records.describe(config, device, job.world)
-                    told = scaling.expected(config, job.world, device, calibration)
+                    runs = fields["status"] == "ok"
+                    about = records.describe(config, device, job.world, runs)
+                    told = scaling.expected(config, job.world, device, calibration) if runs else {}
                     writer.append({"key": key, **about, **told, **fields, **_beside(writer)})
                 found.append(writer.records[key])
     return found
@@ -131,13 +134,23 @@ def _run_in_turn(
         keys = [content_hash([key, single]) for key in single]
         if not all(_is_done(writer.records.get(key), plan) for key in keys):
             ceilings = _ceilings(writer, ALONE, device)
-            found = run_in_turn(configs, plan, device, ceilings.best, progress)
+            found = _in_turn(configs, plan, device, ceilings.best, progress)
             for key, config, fields in zip(keys, configs, found, strict=True):
                 told = partial(throughput.utilisation, config, fields, 1)
                 fields |= ceilings.judge(fields, told)
-                about = records.describe(config, device, 1)
+                about = records.describe(config, device, 1, fields["status"] == "ok")
                 writer.append({"key": key, **about, **fields, **_beside(writer)})
         return [writer.records[key] for key in keys]
+
+
+def _in_turn(
+    configs: Sequence[Config], plan: Plan, device: str, ceilings: Ceilings | None, progress: Steps
+) -> list[Record]:
+    """Fields of each run; those whose loss fails when it is tried are left out of the turn."""
+    failed = trial.failures([records.loss_case(config, device, 1) for config in configs])
+    right = [config for config, failure in zip(configs, failed, strict=True) if not failure]
+    made = iter(run_in_turn(right, plan, device, ceilings, progress) if right else ())
+    return [failure or next(made) for failure in failed]
 
 
 def _ceilings(writer: Writer, job: Job, device: str) -> RunCeilings:
@@ -170,8 +183,16 @@ def _is_done(known: Record | None, plan: Plan) -> bool:
     return "probe_accuracy" in known or not plan.evaluate
 
 
-def _run(config: Config, plan: Plan, *how: Any) -> Record:
-    """A run with a checkpoint of its own."""
-    name = f"{config.loss}-{config.implementation}.pt"
+def _run(config: Config, plan: Plan, device: str, *how: Any) -> Record:
+    """A run with a checkpoint of its own; of a loss that fails when it is tried, that it fails."""
+    if _is_alone():
+        (failed,) = trial.failures([records.loss_case(config, device, 1)])
+        if failed:
+            return failed
+    name = f"{losses.spec(config.loss).name}-{config.implementation}.pt"
     path = plan.checkpoint / name if plan.checkpoint else None
-    return run(config, replace(plan, checkpoint=path), *how)
+    return run(config, replace(plan, checkpoint=path), device, *how)
+
+
+def _is_alone() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") == "1"

@@ -79,10 +79,11 @@ def measure(
     views = make_views(case)
     loss = create_loss(case)
     fields: dict[str, Any] = {f"{name}_before": x for name, x in nvml.state(case.device).items()}
-    if case.contender:
-        fields.update(contenders.examine(case, loss))
+    is_foreign = contenders.is_foreign(case)
+    if contenders.is_examined(case):
+        fields.update(_examine(case))
     call = case_call(case, loss, views)
-    if case.device == "cuda" or case.choice.implementation == "compiled" or case.contender:
+    if case.device == "cuda" or case.choice.implementation == "compiled" or is_foreign:
         fields["first_call_ms"] = _milliseconds(call, case.device)
     times, result = _times(case, call, sample)
     fields.update(times)
@@ -103,6 +104,13 @@ def measure(
             fields["energy_mj"] = millijoules(call, case.device)
         fields.update(nvml.state(case.device))
     return fields
+
+
+def _examine(case: Case) -> dict[str, Any]:
+    """How a third party's code behaves; of compiled code, that which it is made of."""
+    if not case.contender and case.choice.implementation in ("compiled", "reference"):
+        case = replace(case, implementation="reference", options={})
+    return contenders.examine(case, create_loss(case))
 
 
 def _times(case: Case, call: Call, sample: bool) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
@@ -150,7 +158,7 @@ def sample_again(case: Case, count: int) -> dict[str, Any]:
 def _warm_call(case: Case, views: tuple[Tensor, Tensor]) -> Call:
     """A call of a new loss, which has run before if that may make a difference."""
     call = case_call(case, create_loss(case), views)
-    if case.contender or case.label not in _warm:  # what a contender does first is not known
+    if contenders.is_foreign(case) or case.label not in _warm:  # what it does first is not known
         call()
     return call
 

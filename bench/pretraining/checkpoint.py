@@ -9,7 +9,7 @@ import torch
 
 from lossbench.bench.pretraining.config import Config, differences
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(ValueError):

@@ -29,7 +29,7 @@ class Config:
     """Settings of a pretraining run; every one changes what is trained or what is timed.
 
     Attributes:
-        loss: name of the loss.
+        loss: name of the loss, or a guest as ``losses.spec`` takes it.
         implementation: how it is computed; "auto" chooses.
         hyperparameters: of the loss.
         options: of the implementation.
@@ -89,7 +89,6 @@ class Config:
     schedule_images: int = 0
 
     def __post_init__(self) -> None:
-        losses.pick("loss", self.loss, losses.names())
         for name, known in (
             ("encoder", ENCODERS),
             ("stem", STEMS),
@@ -109,11 +108,11 @@ class Config:
         spec, ways = losses.spec(self.loss), losses.distributions(self.loss)
         if self.implementation != "auto":
             known = spec.implementations
-            losses.pick(f"implementation of {self.loss}", self.implementation, known)
+            losses.pick(f"implementation of {spec.name}", self.implementation, known)
             for name in self.options:
                 losses.pick(f"option of {self.label}", name, spec.options(self.implementation))
         spec.configure(**self.hyperparameters)
-        losses.pick(f"distribution of {self.loss}", self.distribution, ways)
+        losses.pick(f"distribution of {spec.name}", self.distribution, ways)
         if self.distribution in losses.FORMS and self.implementation != "auto":
             raise ValueError(
                 f"distribution={self.distribution} takes the place of the implementation: leave "
@@ -150,7 +149,7 @@ class Config:
     @property
     def label(self) -> str:
         """Loss and implementation."""
-        return f"{self.loss} {self.implementation}"
+        return f"{losses.spec(self.loss).name} {self.implementation}"
 
 
 def from_preset(name: str, **changes: Any) -> Config:
@@ -195,12 +194,13 @@ def spread(
         if name in ("loss", "implementation", *changes):
             raise ValueError(f"--set {name}=...: give --{name}, and once")
     shared |= changes
-    parsed = [_of_a_loss(name, value, losses_, ways) for name, value in own.items()]
+    names = [losses.spec(loss).name for loss in losses_]
+    parsed = [_of_a_loss(name, value, names, ways) for name, value in own.items()]
     configs = []
     for loss, way in itertools.product(losses_, ways):
         kinds: dict[str, dict[str, Any]] = {"hyperparameters": {}, "options": {}}
         for of_loss, of_way, entry in parsed:
-            if of_loss == loss and of_way in ("", way):
+            if of_loss == losses.spec(loss).name and of_way in ("", way):
                 kinds["options" if of_way else "hyperparameters"].update(entry)
         configs.append(from_preset(preset, loss=loss, implementation=way, **shared, **kinds))
     if len({each.label for each in configs}) < len(configs):
@@ -209,10 +209,10 @@ def spread(
 
 
 def _of_a_loss(
-    name: str, value: Any, losses_: Sequence[str], ways: Sequence[str]
+    name: str, value: Any, names: Sequence[str], ways: Sequence[str]
 ) -> tuple[str, str, dict[str, Any]]:
     loss, way, setting = named_settings.owner(name, value)
-    if loss not in losses_ or way not in ("", *ways):
+    if loss not in names or way not in ("", *ways):
         of = f"{loss}.{way}" if way else loss
         raise ValueError(f"--set {name}={value}: {of} is not pretrained here")
     return loss, way, {setting: named_settings.value(value)}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,13 +14,17 @@ from lossbench.bench.pretraining.config import Config
 MOMENTUM = 0.9
 
 
-def make_optimizer(config: Config, network: nn.Module) -> Optimizer:
+def make_optimizer(config: Config, *trained: nn.Module) -> Optimizer:
     """The optimizer of a configuration: biases and norms neither decay nor, by LARS, adapt.
+
+    Args:
+        config: says which.
+        *trained: whose parameters it moves.
 
     Raises:
         ValueError: the package that has it is not installed.
     """
-    groups = _groups(config, network.parameters())
+    groups = _groups(config, chain.from_iterable(each.parameters() for each in trained))
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups)
     if config.optimizer == "sgd":

@@ -103,8 +103,8 @@ class Trainer:
         self.forward = _in_parallel(timed) if job.world > 1 else timed
         self._layout = layout
         self.views = TwoViews(config.augmentation, config.image_size).to(device)
-        self.loss = self._make_loss()
-        self.optimizer = make_optimizer(config, self.network)
+        self.loss = self._make_loss().to(device)
+        self.optimizer = make_optimizer(config, self.network, self.loss)
         self.scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
         self.step = 0
         self.skipped = 0
@@ -114,6 +114,8 @@ class Trainer:
         loss = losses.create(c.loss, c.implementation, **c.hyperparameters, **c.options)
         if self.job.world == 1:
             return loss
+        if any(True for _ in loss.parameters()):
+            raise ValueError(f"{loss.name} has parameters of its own: it is trained on one device")
         world = World(waiting=partial(self.clock, "communication"))
         return distribute(loss, c.distribution, world)
 
@@ -191,9 +193,13 @@ class Trainer:
             value = self.loss(*leaves)
         with self.clock("loss_backward"):
             scaled = self.scaler.scale(value / self.config.accumulation)
-            gradients = torch.autograd.grad(scaled, leaves)
+            own = list(self.loss.parameters())
+            gradients = torch.autograd.grad(scaled, [*leaves, *own])
+            for parameter, gradient in zip(own, gradients[len(leaves) :], strict=True):
+                before = parameter.grad
+                parameter.grad = gradient if before is None else before + gradient
         with self.clock("backward"):
-            torch.autograd.backward(embeddings, gradients)
+            torch.autograd.backward(embeddings, gradients[: len(leaves)])
         found: Tensor = value.detach()
         return found
 
@@ -212,6 +218,7 @@ class Trainer:
             "step": self.step,
             "skipped": self.skipped,
             "network": self.network.state_dict(),
+            "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
@@ -219,6 +226,7 @@ class Trainer:
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self.network.load_state_dict(state["network"])
+        self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.skipped = state["step"], state["skipped"]

@@ -94,7 +94,8 @@ RECORD: dict[str, Kind] = {
         variant="hyperparameters that are not as published",
         options="options of the implementation that are not its defaults",
         products="precision of matrix products, if not the implementation's own",
-        contender="where a third party's loss is found",
+        contender="where a third party's implementation is found",
+        origin="where a guest is found, a loss that is none of ours",
         device="cpu or cuda",
         hyperparameters="all of them",
         title="of the loss",
@@ -102,7 +103,7 @@ RECORD: dict[str, Kind] = {
         contender_version="version of its package",
         works_within="what may surround a loss, and within which it gave the same",
         judged_by="implementation that, in fp64, it is compared with",
-        parity="what a third party's loss equals",
+        parity="what a third party's loss equals, or how a guest was checked",
         inputs_id="seed of the inputs and the kind of device that made them, or hash of their file",
         predicted_bound="what most of the predicted time goes to: compute, memory or launch",
         throttled="why the GPU lowered its clocks",
@@ -110,6 +111,7 @@ RECORD: dict[str, Kind] = {
     **each(
         TEXT,
         reason="why it is not ok, or not verified",
+        uncounted="operations whose arithmetic is not counted",
         accuracy="ok, or why errors were not measured",
         pair_group="cases with the same one were timed in turn",
     ),
@@ -123,7 +125,7 @@ RECORD: dict[str, Kind] = {
     ),
     **each(
         AMOUNT,
-        macs="multiply-adds of all devices, 1 MAC = 2 FLOPs",
+        macs="multiply-adds of all devices, 1 MAC = 2 FLOPs; null where some are not counted",
         macs_cost_model="of one evaluation, as the loss's cost model has them",
         macs_flop_counter="as torch's FlopCounterMode counts them",
         forward_macs_cost_model="of the forward pass, cost model",
@@ -143,6 +145,8 @@ RECORD: dict[str, Kind] = {
         value_error_to_reference="value_error, times that of the reference",
         gradient_error_to_reference="gradient_error, times that of the reference",
         **_ACCURACY,
+        elementwise="operations of one evaluation beside matrix products, but transcendentals",
+        transcendentals="exponentials, logarithms, roots and the like of one evaluation",
         executed_macs="of all operations that ran, recomputation among them",
         moved_bytes="read and written by all operations",
         launches="operations, each of which is started once",
@@ -212,9 +216,11 @@ RECORD: dict[str, Kind] = {
         retaken="visits that were disturbed and taken again",
     ),
 }
-MEASURED = ("median_ms", "p20_ms", "p80_ms", "peak_bytes", "macs")
+MEASURED = ("median_ms", "p20_ms", "p80_ms", "peak_bytes")
 """What a record that is ok cannot lack, unless it is of noise, or of pretraining: few steps are not
 timed."""
+COUNTED = ("macs",)
+"""And what it cannot lack unless it says which operations are not counted."""
 
 
 def problem(

@@ -120,7 +120,8 @@ def _record_problem(record: dict[str, Any], needed: Sequence[str]) -> str | None
         return f"unknown status {status!r:.60}; known: {', '.join(kinds.STATUSES)}"
     timed = status == "ok" and record.get("pass") not in (kinds.PRETRAIN, kinds.NOISE)
     measured = fields.MEASURED if timed else ()
-    return fields.record_problem(record, (*_RECORD_NEEDED, *needed, *measured))
+    counted = fields.COUNTED if timed and not record.get("uncounted") else ()
+    return fields.record_problem(record, (*_RECORD_NEEDED, *needed, *measured, *counted))
 
 
 def merge(rows: Iterable[Row]) -> dict[str, Row]:

@@ -9,6 +9,7 @@ import torch
 
 from lossbench.bench.cases.calls import create_loss, make_call
 from lossbench.bench.cases.case import Case
+from lossbench.bench.cases.contenders import examine, is_examined
 from lossbench.bench.cases.inputs import make_views
 from lossbench.bench.comparing.paired import time_ratio
 from lossbench.bench.counting.counting import count
@@ -16,6 +17,7 @@ from lossbench.bench.measuring.measure import check
 from lossbench.bench.measuring.memory import peak_bytes
 from lossbench.bench.measuring.spin import Beside
 from lossbench.bench.records import environment
+from lossbench.bench.records.failures import guarded
 
 
 def benchmark_and_describe(benchmark: Any, case: Case) -> dict[str, Any]:
@@ -31,7 +33,9 @@ def benchmark_and_describe(benchmark: Any, case: Case) -> dict[str, Any]:
         warnings.simplefilter("ignore")  # fvcore counts by tracing, which torch deprecates
         counts = count(case)
     record = {**case.describe(), **counts, "peak_bytes": peak_bytes(call, case.device)}
-    record.update(check(case, tuple(tensor.detach() for tensor in call())))
+    examined = guarded(examine, case, create_loss(case)) if is_examined(case) else {}
+    output = tuple(tensor.detach() for tensor in call())
+    record.update(check(case, output, examined.get("scale", 1.0)) | examined)
     facts = environment.describe(case.device, torch.get_num_threads())
     cpu = " ".join(filter(None, (facts["cpu"], environment.cpu_kind())))
     record["machine"] = facts["gpu"] or f"{cpu}, {facts['threads']} threads"
@@ -48,7 +52,7 @@ def _yardstick(case: Case) -> Callable[[], Any]:
         side = round(case.cost.macs(case.pass_) ** (1 / 3))
         left, right = (torch.rand(side, side, device=case.device) for _ in range(2))
         return lambda: left @ right
-    reference = replace(case, implementation="reference")
+    reference = replace(case, implementation="reference", options={}, contender="")
     return make_call(create_loss(reference), make_views(reference), case.pass_)
 
 

@@ -117,7 +117,7 @@ class Rehearsal(Worker):
         return seconds if first else 0.0
 
     def _truth_s(self, case: Case) -> float:
-        macs = losses.spec(case.loss).cost("reference", case.problem).macs("step")
+        macs = losses.spec(case.loss).estimate(case.problem).macs("step")
         return self._gpu.ceilings.compute_ms(macs, "float64") / 1e3
 
     def _count(self, case: Case) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from operator import mul
 from typing import Any
 
 from lossbench.bench.cases.case import Case
+from lossbench.bench.cases.contenders import is_foreign
 from lossbench.bench.comparing.baselines import comparisons
 from lossbench.bench.comparing.drift import drifted
 from lossbench.bench.comparing.ratios import LEAST, LOOKS, is_open, noises_of
@@ -378,7 +379,7 @@ def _give_up(
     failure: Mapping[str, Any],
 ) -> None:
     """Mark what failed: third parties if there are any, so that ours are compared without them."""
-    blamed = [i for i in right if cases[i].contender] or right
+    blamed = [i for i in right if is_foreign(cases[i])] or right
     for i in blamed:
         reason = f"in paired timing: {failure['reason']}"
         records[i].update(status=failure["status"], reason=reason)

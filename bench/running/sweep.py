@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import torch
 
-from lossbench.bench.cases import contenders
 from lossbench.bench.cases.case import Case
+from lossbench.bench.cases.contenders import foreign_code
 from lossbench.bench.cases.inputs import identity
 from lossbench.bench.cases.suites import ALONE, CHECK, USE
 from lossbench.bench.measuring import spin
@@ -421,7 +421,7 @@ def _is_done(record: dict[str, Any] | None, errors: bool, energy: bool) -> bool:
     """Whether trying again would give the same: a lack of time or memory may pass."""
     if record is None:
         return False
-    if record["status"] == "error" and record.get("contender"):
+    if record["status"] == "error" and (record.get("contender") or record.get("origin")):
         return True  # its code is in its key
     if is_limit(record):
         return True
@@ -435,6 +435,6 @@ def _is_done(record: dict[str, Any] | None, errors: bool, energy: bool) -> bool:
 def case_key(case: Case, header: dict[str, Any]) -> str:
     """Content key of a record: equal only if the same code measured the same case here."""
     fields = {**case.describe(), "inputs": identity(case.inputs, case.device)}
-    if case.contender:
-        fields["contender"] = contenders.identity(case.contender)
-    return environment.content_hash([fields, header["code_hash"], header["environment_hash"]])
+    return environment.content_hash(
+        [fields, foreign_code(case), header["code_hash"], header["environment_hash"]]
+    )

@@ -48,14 +48,18 @@ def published_shape(records: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: there is none.
     """
-    at_world = (records["world"] == WORLD) & (records["batch"] * WORLD == BATCH)
     alone = records["setting"] == ""
-    shares = records["distribution"].isin(LAYOUTS)
     counted = records["gmacs"].notna()
-    chosen = records[alone & shares & at_world & (records["dim"] == DIM) & counted].copy()
+    chosen = records[alone & counted & is_published(records)].copy()
     if chosen.empty:
         raise ValueError("no record of the efficiency suite; run lossbench run --suite efficiency")
     return chosen
+
+
+def is_published(records: pd.DataFrame) -> pd.Series:
+    """Which records have the shape that the paper counts, in either layout."""
+    at_world = (records["world"] == WORLD) & (records["batch"] * WORLD == BATCH)
+    return at_world & (records["dim"] == DIM) & records["distribution"].isin(LAYOUTS)
 
 
 def _published(counts: pd.DataFrame) -> Section:

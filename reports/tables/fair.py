@@ -1,28 +1,43 @@
-"""The efficiency table with every loss at its best implementation, gathered and local."""
+"""Every loss at its best implementation, like for like: at the published shape, or any other."""
 
 from collections.abc import Sequence
 
 import pandas as pd
 
-from lossbench.reports import busy
+from lossbench.reports import busy, uncounted
 from lossbench.reports.comparison import compare, interval, threshold
-from lossbench.reports.naming import each, implementation, loss_title, megabytes, milliseconds
+from lossbench.reports.naming import (
+    each,
+    gmacs,
+    implementation,
+    loss_title,
+    megabytes,
+    milliseconds,
+    shape,
+)
 from lossbench.reports.section import Column, Section
-from lossbench.reports.tables.efficiency import DIM, LAYOUTS, WORLD, published_shape
+from lossbench.reports.tables.efficiency import LAYOUTS, is_published
+
+SHAPE = ["machine", "distribution", "dtype", "inputs", "world", "loss_batch", "dim"]
 
 
 def build(records: pd.DataFrame) -> Sequence[Section]:
-    """One section for each layout and machine.
+    """One section for each layout, machine and shape.
 
     Args:
-        records: records of the efficiency suite, measured with ``--paired``.
+        records: records measured with ``--paired``. Where some have the published shape, as those
+            of the efficiency suite, they alone are shown.
 
     Raises:
-        ValueError: no record has the published shape.
+        ValueError: no record of a step of a loss alone.
     """
-    rows = published_shape(records)
-    rows = rows[(rows["pass"] == "step") & (rows["contender"] == "")]
-    groups = rows.groupby(["machine", "distribution", "dtype", "inputs"], sort=False)
+    alone = (records["setting"] == "") & records["distribution"].isin(LAYOUTS)
+    steps = alone & (records["pass"] == "step") & (records["contender"] == "")
+    rows = records[steps & is_published(records)]
+    rows = rows if len(rows) else records[steps]
+    if rows.empty:
+        raise ValueError("no step of a loss alone; run lossbench run --paired first")
+    groups = rows.groupby(SHAPE, sort=False)
     return [_section(of_layout) for _, of_layout in groups]
 
 
@@ -48,7 +63,7 @@ def _section(rows: pd.DataFrame) -> Section:
     columns = {
         "loss": Column("loss", left=True),
         "implementation": Column("best", left=True),
-        "gmacs": Column("GMACs", "{:,.2f}".format),
+        "gmacs": Column("GMACs", gmacs),
         "gmacs_to_smi": Column("to SMI", "{:.2f}x".format),
         "median_ms": Column("ms", milliseconds),
         "ratio": Column("to SMI", "{:.3g}x".format),
@@ -57,17 +72,32 @@ def _section(rows: pd.DataFrame) -> Section:
         "peak_bytes": Column("peak MB", megabytes),
     }
     first = rows.iloc[0]
-    layout = LAYOUTS[first["distribution"]]
     notes = [
-        f"{first['machine']}. A training step, D = {DIM}; GMACs of all {WORLD} devices, ms and "
-        f"peak MB of one device's evaluation (batch {first['loss_batch']}), without the gather. "
+        f"{first['machine']}. A training step, D = {first['dim']}; {_scope(first)}. "
         "Each loss at the fastest implementation measured here.",
         threshold(rows),
         *busy.note(rows),
+        *uncounted.note(best),
     ]
     if best["median_ms"].isna().any():
         notes.append("- was counted but not measured: the least work counts as best.")
-    return Section(f"Fair: every loss at its best, {layout}", frame, columns, notes)
+    return Section(f"Fair: every loss at its best, {_layout(first)}", frame, columns, notes)
+
+
+def _layout(row: pd.Series) -> str:
+    if row["world"] > 1:
+        batch = f"{row['loss_batch']} gathered" if row["distribution"] == "gather" else ""
+        return batch or f"{row['world']} x {row['batch']} local"
+    return shape(row)
+
+
+def _scope(row: pd.Series) -> str:
+    if row["world"] == 1:
+        return "GMACs, ms and peak MB of one device"
+    return (
+        f"GMACs of all {row['world']} devices, ms and peak MB of one device's evaluation "
+        f"(batch {row['loss_batch']}), without the gather"
+    )
 
 
 def _best(rows: pd.DataFrame) -> pd.DataFrame:

@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from lossbench.reports import busy
+from lossbench.reports import busy, uncounted
 from lossbench.reports.comparison import compare, interval, threshold
 from lossbench.reports.naming import (
     each,
+    gmacs,
     implementation,
     loss_title,
     megabytes,
@@ -74,7 +75,7 @@ def _cost(rows: pd.DataFrame) -> Section:
         "loss": LOSS,
         "implementation": WAY,
         "best": Column("", left=True),
-        "gmacs": Column("GMACs", "{:,.2f}".format),
+        "gmacs": Column("GMACs", gmacs),
         "median_ms": Column("ms", milliseconds),
         "times_faster": Column("times faster", "{:.3g}".format),
         "interval": Column("95%"),
@@ -91,6 +92,7 @@ def _cost(rows: pd.DataFrame) -> Section:
         "GMACs of the pass; MB = 10^6 bytes.",
         threshold(rows),
         *busy.note(rows),
+        *uncounted.note(rows),
         *reasons,
     ]
     return Section(f"Implementations: {shape(first)}", frame, columns, notes)
