@@ -97,16 +97,25 @@ def look_up(path: str, what: str) -> Any:
         except Exception as error:  # whatever unpickling somebody's object raises
             raise ValueError(f"{what} {path} cannot be read: {error}") from error
     module, _, attribute = path.partition(":")
-    _look_here()
-    try:
-        found: Any = importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # whatever a user's module raises
-        raise ValueError(f"{what} module {module} cannot be imported: {error}") from error
+    found = import_module(module, f"{what} module")
     for name in attribute.split("."):
         if not hasattr(found, name):
             pick(f"attribute of {module}", name, [n for n in dir(found) if n[0] != "_"])
         found = getattr(found, name)
     return found
+
+
+def import_module(name: str, what: str) -> Any:
+    """A module of the user's.
+
+    Raises:
+        ValueError: it cannot be imported.
+    """
+    _look_here()
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # whatever a user's module raises
+        raise ValueError(f"{what} {name} cannot be imported: {error}") from error
 
 
 def _look_here() -> None:

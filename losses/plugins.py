@@ -4,12 +4,12 @@ An installed package names its module in the entry-point group ``lossbench.losse
 named by ``--plugin package.module``, which child processes know from the environment.
 """
 
-import importlib
 import os
-import sys
 import warnings
 from collections.abc import Iterable
 from importlib import metadata
+
+from lossbench.losses.outside import import_module
 
 GROUP = "lossbench.losses"
 VARIABLE = "LOSSBENCH_PLUGINS"
@@ -27,7 +27,7 @@ def load() -> None:
         except Exception as error:  # whatever a plugin raises: others go on without it
             warnings.warn(PluginWarning(f"plugin {entry.name} left out: {error}"), stacklevel=2)
     for module in _named():
-        _import(module)
+        import_module(module, "plugin")
 
 
 def use(modules: Iterable[str]) -> None:
@@ -37,18 +37,9 @@ def use(modules: Iterable[str]) -> None:
         ValueError: one cannot be imported.
     """
     for module in modules:
-        _import(module)
+        import_module(module, "plugin")
         os.environ[VARIABLE] = ",".join(dict.fromkeys([*_named(), module]))
 
 
 def _named() -> list[str]:
     return [name for name in os.environ.get(VARIABLE, "").split(",") if name]
-
-
-def _import(module: str) -> None:
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the user's own files, as python -m would find them
-    try:
-        importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # whatever a plugin raises
-        raise ValueError(f"plugin {module} cannot be imported: {error}") from error

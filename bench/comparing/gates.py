@@ -62,8 +62,8 @@ class Baseline:
     ) -> Iterator[str]:
         """Counts that both have: one of an optional package may be missing."""
         for name in EXACT:
-            if record.get(name) is None and entry.get(name) is None:
-                continue  # neither has a cost model
+            if name not in record and entry.get(name) is None:
+                continue  # there is no cost model
             if record.get(name) is None:
                 self.unchecked.append(f"{label}: {record['counts_note']}")
             elif entry.get(name) is None:

@@ -141,7 +141,9 @@ def of_call(
 
 
 def _power(exponent: Any) -> Amount:
-    """Small whole powers are products; others need an exponential and a logarithm."""
+    """Whole powers are products, by squaring, and a division; others an exponential of a logarithm."""
     if isinstance(exponent, (int, float)) and float(exponent).is_integer():
-        return Amount(max(1, abs(int(exponent)).bit_length()), 0)
+        whole = abs(int(exponent))
+        products = max(0, whole.bit_length() + bin(whole).count("1") - 2)
+        return Amount(products + (exponent < 0), 0)
     return FUNCTION if exponent in (0.5, -0.5) else Amount(1, 2)

@@ -69,6 +69,7 @@ def run_app(app: typer.Typer, name: str) -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"] or ["--help"]
     warnings.simplefilter("ignore")
     warnings.simplefilter("always", RunFileWarning)
+    warnings.filterwarnings("always", message="plugin ")  # its kind is known to torch's side alone
     warnings.showwarning = lambda message, *_: say(f"{name}: warning: {message}")
     try:
         status = app(arguments, prog_name=name, standalone_mode=False)

@@ -1,6 +1,5 @@
 """What ``lossbench pretrain`` does, on settings: for the command line and for Python alike."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,6 +8,7 @@ from typing import Any
 
 from lossbench import losses
 from lossbench.bench.interface.console import say
+from lossbench.bench.interface.functions import are_many
 from lossbench.bench.interface.progress import Jobs
 from lossbench.bench.interface.steps import Steps
 from lossbench.bench.measuring import spin
@@ -60,7 +60,7 @@ def pretrain(
         if launcher:
             return _share(launcher, configs, out, plan, device, restart)
         return _run_all(configs, out, plan, device, restart), False
-    if launcher or plan.checkpoint or plan.evaluate or not _is_alone():
+    if launcher or plan.checkpoint or plan.evaluate or are_many():
         raise ValueError(
             "--paired times steps in one process: leave --launcher, --checkpoint, --evaluate "
             "and torchrun out"
@@ -185,14 +185,10 @@ def _is_done(known: Record | None, plan: Plan) -> bool:
 
 def _run(config: Config, plan: Plan, device: str, *how: Any) -> Record:
     """A run with a checkpoint of its own; of a loss that fails when it is tried, that it fails."""
-    if _is_alone():
+    if not are_many():
         (failed,) = trial.failures([records.loss_case(config, device, 1)])
         if failed:
             return failed
     name = f"{losses.spec(config.loss).name}-{config.implementation}.pt"
     path = plan.checkpoint / name if plan.checkpoint else None
     return run(config, replace(plan, checkpoint=path), device, *how)
-
-
-def _is_alone() -> bool:
-    return os.environ.get("WORLD_SIZE", "1") == "1"

@@ -1,13 +1,11 @@
 """What people come for, from an installed wheel: each in five commands at most."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-import lossbench
 from lossbench.reports.figures import versus
 from lossbench.reports.records import load
 
@@ -182,7 +180,7 @@ def test_a_maintainer_gates_a_repository_of_his_own(shell):
 
 
 @pytest.mark.long
-def test_a_noisy_machine_does_not_fail_a_pull_request(shell, monkeypatch):
+def test_a_noisy_machine_does_not_fail_a_pull_request(shell):
     """Times that look slower, but were measured beside other work: the step passes."""
     records = ROOT / "reports/results/amd-epyc-2-cores/predictions.jsonl"
     lines = records.read_text().splitlines()
@@ -216,7 +214,7 @@ def test_the_workflow_of_the_docs_is_one():
 
 
 @pytest.mark.long
-def test_the_workflow_runs_step_by_step(shell, installed, tmp_path):
+def test_the_workflow_runs_step_by_step(shell, tmp_path):
     """All that it runs, in a repository whose pull request makes a loss do twice the products."""
     base, head = tmp_path / "origin", tmp_path / "work"
     (base / "tests" / "benchmarks").mkdir(parents=True)
@@ -248,5 +246,3 @@ def test_the_workflow_runs_step_by_step(shell, installed, tmp_path):
     shell(f"cd {head} && {compare}", status=1, **runner)
     summary = Path(runner["GITHUB_STEP_SUMMARY"]).read_text()
     assert summary.startswith("### lossbench: ")
-    assert shutil.which("lossreport", path=str(installed))
-    assert lossbench.__version__

@@ -40,13 +40,10 @@ def test_a_sum_of_exponentials():
 
 
 @pytest.mark.parametrize(
-    ("exponent", "expected"), [(2, (1, 0)), (3, (1, 0)), (4, (2, 0)), (0.5, (0, 1)), (1.3, (1, 2))]
+    ("exponent", "expected"),
+    [(2, (1, 0)), (3, (2, 0)), (4, (2, 0)), (-2, (2, 0)), (0.5, (0, 1)), (1.3, (1, 2))],
 )
-def test_powers(exponent, expected):
-    if exponent in (2, 4):
-        expected = (2 if exponent == 2 else 3, 0)
-    if exponent == 3:
-        expected = (2, 0)
+def test_powers_are_as_many_products_as_squaring_needs(exponent, expected):
     (_, operations, functions), _ = followed(lambda x: x**exponent, (N, D))
     assert (operations, functions) == tuple(each * N * D for each in expected)
 
@@ -107,7 +104,7 @@ DECOMPOSITIONS = {
     "inverse": (lambda x: torch.linalg.inv(_positive(x)), N**3),
     "solve": (lambda x: torch.linalg.solve(_positive(x), x), N**3 / 3 + N * N * D),
     "eigh": (lambda x: torch.linalg.eigh(_positive(x))[1], 4.5 * N**3),
-    "svdvals": (lambda x: torch.linalg.svdvals(x), 2 * N * D**2 - 2 * D**3 / 3),
+    "svdvals": (lambda x: torch.linalg.svdvals(x), 7 * N * D**2 + 4 * D**3),  # with vectors
 }
 
 
@@ -117,15 +114,13 @@ def test_decompositions_are_counted_by_their_formulas(name):
     product = 0 if name == "svdvals" else N * N * D
     (macs, _, _), found = followed(call, (N, D))
     # torch asks for the vectors whenever there is a gradient: it needs them
-    if name == "svdvals":
-        expected = 7 * N * D**2 + 4 * D**3
     assert macs - product == pytest.approx(expected, abs=1)
     assert not found.uncounted
 
 
 def test_what_is_not_counted_is_named():
     _, found = followed(lambda x: torch.fft.rfft(x).abs().sum(), (N, D))
-    assert found.uncounted == {"_fft_r2c"} or "_fft_r2c" in found.uncounted
+    assert "_fft_r2c" in found.uncounted
 
 
 @pytest.mark.parametrize("way", ["reference", "gram", "chunked", "auto", "compiled"])
@@ -137,7 +132,8 @@ def test_all_of_our_losses_are_counted(name, way, pass_):
     found = count(Case(name, way, batch=64, dim=96, pass_=pass_))
     assert found["uncounted"] == ""
     assert found["elementwise"] > 64 * 96
-    assert found["transcendentals"] >= 0
+    # the others have roots of features alone, if any, within a batch norm
+    assert (found["transcendentals"] > 0) == (name in ("smi", "nt_xent", "vicreg"))
 
 
 @pytest.mark.parametrize("shape", [(16, 24), (64, 8)])
