@@ -141,7 +141,7 @@ def of_call(
 
 
 def _power(exponent: Any) -> Amount:
-    """Whole powers are products, by squaring, and a division; others an exponential of a logarithm."""
+    """Whole powers are products, by squaring, and a division; others have a logarithm."""
     if isinstance(exponent, (int, float)) and float(exponent).is_integer():
         whole = abs(int(exponent))
         products = max(0, whole.bit_length() + bin(whole).count("1") - 2)
