@@ -122,9 +122,9 @@ def _written(func: Any) -> int | None:
 
 
 def shape_of(given: Any) -> Any:
-    """Arguments, with the shapes of tensors in their place."""
+    """Arguments, with the shapes of tensors in their place, and what there is of expanded ones."""
     if isinstance(given, Tensor):
-        return (given.shape, given.stride(), given.dtype, given.device)
+        return (given.shape, given.stride(), given.dtype, given.device, bytes_of(given))
     if isinstance(given, (list, tuple)):
         return tuple([shape_of(each) for each in given])
     return (given, given.__class__)  # 2 and 2.0 are equal

@@ -185,3 +185,15 @@ def test_alignment_and_uniformity_is_counted_alike_in_all_forms(monkeypatch):
         for name in ("alignment_and_uniformity", "by_pdist")
     )
     assert ours["macs"] == theirs["macs"] == 3 * 2 * N * N * D
+
+
+def test_bytes_of_an_expanded_tensor_are_its_own_whatever_was_followed_before():
+    """Two tensors of one shape and stride, the second a part of six numbers rather than of one."""
+    moved = {}
+    for numbers in (1, 6):
+        base = torch.empty(numbers, device="meta")
+        tracer = _Tracer((base,), skips=True)
+        with tracer:
+            base[:1].expand(31, 29).mul(base.new_empty(31, 29))
+        moved[numbers] = tracer.found.moved_bytes
+    assert moved[6] - moved[1] == 5 * 4
