@@ -22,12 +22,12 @@ class Compiled:
     Every shape gets code of its own: after a second shape the compiler would go over to slower
     code for any shape, and after eight it would go back to eager, in silence.
 
-    Args:
+    Attributes:
         reference: what is compiled.
     """
 
     def __init__(self, reference: Compute) -> None:
-        self._reference = reference
+        self.reference = reference
         self.__module__ = reference.__module__  # says whose code it is
         self._ready: dict[Any, Compute] = {}
 
@@ -39,7 +39,7 @@ class Compiled:
         kinds = ((v.shape, v.dtype, v.device, v.requires_grad) for v in views)
         key = (hyperparameters, mode, torch.is_grad_enabled(), *kinds)
         if key not in self._ready:
-            copied = _copy(self._reference)
+            copied = _copy(self.reference)
             self._ready[key] = torch.compile(copied, dynamic=False, fullgraph=True, mode=mode)
         return self._ready[key](hyperparameters, *views)
 
@@ -49,7 +49,7 @@ class Compiled:
 
     def __reduce__(self) -> tuple[type, tuple[Compute]]:
         """Compiled code stays behind."""
-        return Compiled, (self._reference,)
+        return Compiled, (self.reference,)
 
 
 def _copy(function: Any) -> Any:

@@ -136,11 +136,14 @@ def distribute(loss: nn.Module, distribution: str, world: World | None = None) -
 
     Raises:
         ValueError: an unknown distribution, one that the loss does not have, or (but for ``local``,
-            where nothing is communicated) ``torch.distributed`` not initialised.
+            where nothing is communicated) a loss that declares its inputs, or
+            ``torch.distributed`` not initialised.
     """
     pick("distribution", distribution, DISTRIBUTIONS)
     if distribution == "local":
         return loss
+    if isinstance(loss, Loss) and not loss.has_views:
+        raise ValueError(f"{distribution} is of losses of views; {loss.name} declares its inputs")
     if distribution == "gather":
         return _Gathered(loss, world or World())
     if not isinstance(loss, Loss):

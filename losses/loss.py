@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lossbench.losses.inputs import Inputs, check, view_name, views
 from lossbench.losses.precision import own_precision
 
 
 class Loss(nn.Module):
-    """A self-supervised loss of two (for some losses, more) views.
+    """A self-supervised loss of two (for some losses, more) views, or of the inputs it declares.
 
     Embeddings of 16 bits are computed in fp32, but for fused kernels, which take them as they are;
     autocast is switched off inside, because a correlation rounded to 16 bits loses the positives.
@@ -24,6 +25,7 @@ class Loss(nn.Module):
         hyperparameters: Any,
         many_views: bool,
         widen: bool,
+        inputs: Inputs = views,
     ) -> None:
         super().__init__()
         self.name = name
@@ -32,40 +34,56 @@ class Loss(nn.Module):
         self._compute = compute
         self._many_views = many_views
         self._widen = widen
+        self._inputs = inputs
 
-    def forward(self, *views: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         """Value of the loss.
 
         Args:
-            *views: embeddings, N x D each, row i of every view from the same sample.
+            *inputs: of most losses views: embeddings, N x D each, row i of every view from the same
+                sample. Of others what they declare, in that order.
 
         Returns:
-            A scalar, fp32 or the views' dtype if that is wider.
+            A scalar, fp32 or the embeddings' dtype if that is wider.
 
         Raises:
             ValueError: shapes, dtypes or devices that do not fit.
         """
-        return torch.stack(list(self.terms(*views).values())).sum()
+        return torch.stack(list(self.terms(*inputs).values())).sum()
 
-    def terms(self, *views: Tensor) -> dict[str, Tensor]:
-        """Weighted parts of the loss, by name; they add up to ``forward(*views)``."""
-        self._validate(views)
-        with own_precision(views[0].device.type):
+    def terms(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Weighted parts of the loss, by name; they add up to ``forward(*inputs)``."""
+        self._validate(inputs)
+        with own_precision(inputs[0].device.type):
             if self._widen:
-                views = tuple(v.to(torch.promote_types(v.dtype, torch.float32)) for v in views)
-            return self._compute(self.hyperparameters, *views)
+                inputs = tuple(_wide(each) for each in inputs)
+            return self._compute(self.hyperparameters, *inputs)
 
     def extra_repr(self) -> str:
         """Shown by ``print(loss)``."""
         return f"{self.name}, implementation={self.implementation!r}, {self.hyperparameters}"
 
-    def _validate(self, views: tuple[Tensor, ...]) -> None:
-        if len(views) < 2 or (len(views) > 2 and not self._many_views):
+    @property
+    def has_views(self) -> bool:
+        """Whether it is given views, and declares no inputs."""
+        return self._inputs is views
+
+    def _validate(self, inputs: tuple[Tensor, ...]) -> None:
+        if not self.has_views:
+            check(self.name, self._inputs, self.hyperparameters, inputs)
+            return
+        if len(inputs) < 2 or (len(inputs) > 2 and not self._many_views):
             needed = "at least two views" if self._many_views else "two views"
-            raise ValueError(f"{self.name} needs {needed}, got {len(views)}")
-        first = views[0]
-        for index, view in enumerate(views):
-            _validate_view(f"z_{'abcdefghijklmnopqrstuvwxyz'[index % 26]}", view, first)
+            raise ValueError(f"{self.name} needs {needed}, got {len(inputs)}")
+        for index, view in enumerate(inputs):
+            _validate_view(view_name(index), view, inputs[0])
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """In fp32 or wider, if it is of floating point."""
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _validate_view(name: str, view: Tensor, first: Tensor) -> None:

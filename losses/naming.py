@@ -18,6 +18,8 @@ def pick(kind: str, name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if name in known:
         return name
+    if not known:
+        raise ValueError(f"unknown {kind} {name!r}: there is none")
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     suggestion = f"did you mean {near[0]!r}? " if near else ""
     raise ValueError(f"unknown {kind} {name!r}; {suggestion}known: {', '.join(known)}")

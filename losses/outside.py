@@ -1,7 +1,8 @@
 """What is found in a module of anybody's, by name: ``package.module:attribute?key=value``.
 
 A *guest* is a loss of its own from there, ``mine=package.module:attribute``: it is in no registry,
-and needs nothing of this project. Whatever is found is called with two views and returns a scalar.
+and needs nothing of this project. It is called with two views, or with what its attribute
+``inputs`` declares, and returns a scalar.
 """
 
 import getpass
@@ -12,7 +13,7 @@ import inspect
 import pickle
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib import metadata
@@ -24,6 +25,8 @@ from urllib.parse import parse_qsl
 from torch import Tensor, nn
 
 from lossbench.losses.compiled import Compiled
+from lossbench.losses.costs import Problem
+from lossbench.losses.inputs import Input, Inputs, declared, views
 from lossbench.losses.naming import pick
 
 Found = Callable[..., Tensor]
@@ -161,8 +164,26 @@ def _of_two_views(found: Callable[..., Tensor]) -> Found:
     return (lambda z_a, z_b: found(z_a, ref_emb=z_b)) if named else found
 
 
-def _terms(found: Found, *views: Tensor) -> dict[str, Tensor]:
-    return {"loss": found(*views)}
+def inputs_of(name: str, found: Found) -> Inputs:
+    """What a guest is given: what its attribute ``inputs`` declares, else two views.
+
+    Args:
+        name: of the loss.
+        found: the guest. Its declarations may name its keys as sizes.
+    """
+    declarations = getattr(found, "inputs", None)
+    if declarations is None:
+        return views
+
+    def given(hyperparameters: Any, problem: Problem) -> tuple[Input, ...]:
+        sizes = {"N": problem.batch, "D": problem.dim, **asdict(hyperparameters)}
+        return declared(declarations, sizes, name)
+
+    return given
+
+
+def _terms(found: Found, *inputs: Tensor) -> dict[str, Tensor]:
+    return {"loss": found(*inputs)}
 
 
 class Guest:
@@ -187,19 +208,28 @@ class Guest:
         """
         return Terms(self.name, find(self.path, keys, f"loss {self.name}"), self._run)
 
-    def __call__(self, hyperparameters: Any, *views: Tensor) -> dict[str, Tensor]:
+    def __call__(self, hyperparameters: Any, *inputs: Tensor) -> dict[str, Tensor]:
         """The value, by a new one."""
-        return self.make(asdict(hyperparameters))(hyperparameters, *views)
+        return self.make(asdict(hyperparameters))(hyperparameters, *inputs)
+
+    def inputs(self, hyperparameters: Any, problem: Problem) -> Sequence[Input]:
+        """What it is given; it is looked for."""
+        return _inputs(self, hyperparameters)(hyperparameters, problem)
+
+
+@cache
+def _inputs(guest: Guest, hyperparameters: Any) -> Inputs:
+    return inputs_of(guest.name, guest.make(asdict(hyperparameters)).found)
 
 
 class AutoGuest(Guest):
     """``auto`` of a guest: there is nothing to weigh."""
 
     def __call__(
-        self, hyperparameters: Any, *views: Tensor, memory_bytes: int | None = None
+        self, hyperparameters: Any, *inputs: Tensor, memory_bytes: int | None = None
     ) -> dict[str, Tensor]:
         """The value, by a new one."""
-        return super().__call__(hyperparameters, *views)
+        return super().__call__(hyperparameters, *inputs)
 
 
 class Terms(nn.Module):
@@ -217,13 +247,13 @@ class Terms(nn.Module):
         self.found = found
         self._run = run
 
-    def forward(self, hyperparameters: Any, *views: Tensor) -> dict[str, Tensor]:
+    def forward(self, hyperparameters: Any, *inputs: Tensor) -> dict[str, Tensor]:
         """The value.
 
         Raises:
             NotScalarError: it is something else.
         """
-        terms = self._run(self.found, *views)
+        terms = self._run(self.found, *inputs)
         value = terms["loss"]
         if not isinstance(value, Tensor) or value.ndim:
             got = (

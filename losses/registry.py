@@ -19,11 +19,12 @@ from lossbench.losses import auto, outside
 from lossbench.losses.autograd import needs_gradient
 from lossbench.losses.compiled import Compiled
 from lossbench.losses.costs import Cost, Exchange, Problem, no_exchange
+from lossbench.losses.inputs import Inputs, views
 from lossbench.losses.loss import Loss
 from lossbench.losses.naming import pick
 
 Compute = Callable[..., dict[str, Tensor]]
-"""``compute(hyperparameters, z_a, z_b, ...)`` -> weighted terms that add up to the loss.
+"""``compute(hyperparameters, *inputs)`` -> weighted terms that add up to the loss.
 
 Keyword-only parameters are options of the implementation; its cost model takes them too.
 """
@@ -49,6 +50,8 @@ class LossSpec:
         global_batch_norm: the official code standardises over the batch of all devices.
         communicated_bytes: what each device communicates in the official data-parallel code.
         many_views: more than two views are accepted.
+        inputs: ``inputs(hyperparameters, problem)`` says what it is given, see ``losses.Input``;
+            without it, views.
         implementations: name -> function that computes the weighted terms.
         cost_models: name of implementation -> its counts.
         fused: names of implementations by fused kernels: they take embeddings of 16 bits as they
@@ -65,6 +68,7 @@ class LossSpec:
     global_batch_norm: bool
     communicated_bytes: Callable[[Exchange], int]
     many_views: bool = False
+    inputs: Inputs = views
     implementations: dict[str, Compute] = field(default_factory=dict, repr=False)
     cost_models: dict[str, CostModel] = field(default_factory=dict, repr=False)
     fused: set[str] = field(default_factory=set, repr=False)
@@ -212,6 +216,7 @@ def _guest(text: str) -> LossSpec:
         raise ValueError(f"loss {text}: there is a loss {name!r} here; give yours another name")
     path, keys = outside.split(target, f"loss {name}")
     fields = [(key, Any, field(default=value)) for key, value in keys.items()]
+    reference = outside.Guest(name, path)
     return LossSpec(
         name=name,
         title=name,
@@ -221,10 +226,11 @@ def _guest(text: str) -> LossSpec:
         gather_layer=False,
         global_batch_norm=False,
         communicated_bytes=no_exchange,
+        inputs=reference.inputs,
         implementations={
             "auto": outside.AutoGuest(name, path),
             "compiled": outside.Guest(name, path, compiled=True),
-            "reference": outside.Guest(name, path),
+            "reference": reference,
         },
         origin=path,
     )
@@ -239,7 +245,8 @@ def create(name: str, implementation: str = "reference", **settings: Any) -> Los
         **settings: fields of ``spec(name).hyperparameters``, and options of the implementation.
 
     Returns:
-        A module: ``loss(z_a, z_b)`` is a scalar, ``loss.terms(z_a, z_b)`` its weighted parts.
+        A module: ``loss(*inputs)`` is a scalar, ``loss.terms(*inputs)`` its weighted parts. The
+        inputs of most losses are two views, ``loss(z_a, z_b)``.
 
     Raises:
         ValueError: an unknown name, or a value that a hyperparameter does not accept.
@@ -247,9 +254,10 @@ def create(name: str, implementation: str = "reference", **settings: Any) -> Los
     chosen = spec(name)
     options = {k: settings.pop(k) for k in chosen.options(implementation) if k in settings}
     compute = chosen.implementations[implementation]
-    hyperparameters = chosen.configure(**settings)
+    hyperparameters, inputs = chosen.configure(**settings), chosen.inputs
     if isinstance(compute, outside.Guest):
         compute = compute.make(dataclasses.asdict(hyperparameters))
+        inputs = outside.inputs_of(chosen.name, compute.found)
     return Loss(
         name=chosen.name,
         implementation=implementation,
@@ -257,6 +265,7 @@ def create(name: str, implementation: str = "reference", **settings: Any) -> Los
         hyperparameters=hyperparameters,
         many_views=chosen.many_views,
         widen=implementation not in chosen.fused,
+        inputs=inputs,
     )
 
 

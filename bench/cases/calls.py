@@ -1,6 +1,6 @@
 """What a case calls."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,14 +12,21 @@ from lossbench.bench.cases.case import Case
 Call = Callable[[], tuple[Tensor, ...]]
 
 
-def create_loss(case: Case) -> Callable[..., Tensor]:
-    """The loss of a case, on its device: a module or contender; of a share, of imagined ranks."""
+def create_loss(case: Case, device: str = "") -> Callable[..., Tensor]:
+    """The loss of a case: a module or contender; of a share, of imagined ranks.
+
+    Args:
+        case: what is computed.
+        device: of a guest's own tensors; default: the case's.
+    """
     if case.contender:
         return contenders.resolve(case.contender)
     if case.is_share:
         return create_share(case, losses.Imagined(case.world))
     loss = losses.create(case.loss, case.implementation, **case.hyperparameters, **case.options)
-    return loss.to(case.device)  # a guest may have tensors of its own
+    device = device or case.device
+    there = all(each.device.type == device for each in (*loss.parameters(), *loss.buffers()))
+    return loss if there else loss.to(device)  # tensors without values cannot be moved
 
 
 def create_share(case: Case, world: losses.World) -> Callable[..., Tensor]:
@@ -37,28 +44,44 @@ def exchanges(case: Case) -> list[tuple[str, float]]:
     return world.exchanges
 
 
-def make_call(loss: Callable[..., Tensor], views: tuple[Tensor, Tensor], pass_: str) -> Call:
+def make_call(
+    loss: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    pass_: str,
+    given: Sequence[losses.Input] | None = None,
+) -> Call:
     """The work of one pass, as a function of fresh graphs.
+
+    Args:
+        loss: what is called.
+        inputs: it is called with them.
+        pass_: one of ``losses.PASSES``.
+        given: what they are; default: views, all trained.
 
     Returns:
         A function that returns the value (``forward``: without a graph; ``forward_grad``: with its
-        graph) and, for ``step``, the gradients of both views.
+        graph) and, for ``step``, the gradients of what is trained.
     """
-    leaves = [view.detach().requires_grad_(pass_ != "forward") for view in views]
+    leaves = [each.detach() for each in inputs]
+    students = [
+        leaf.requires_grad_(pass_ != "forward")
+        for index, leaf in enumerate(leaves)
+        if given is None or given[index].is_trained
+    ]
 
     def forward() -> tuple[Tensor, ...]:
         return (loss(*leaves),)
 
     def step() -> tuple[Tensor, ...]:
         value = loss(*leaves)
-        return (value.detach(), *torch.autograd.grad(value, leaves))
+        return (value.detach(), *torch.autograd.grad(value, students))
 
     return step if pass_ == "step" else forward
 
 
-def case_call(case: Case, loss: Callable[..., Tensor], views: tuple[Tensor, Tensor]) -> Call:
+def case_call(case: Case, loss: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Call:
     """The work of a case's pass, in the precision that it asks for."""
-    call = make_call(loss, views, case.pass_)
+    call = make_call(loss, inputs, case.pass_, case.given)
     if not case.products:
         return call
 

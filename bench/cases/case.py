@@ -1,8 +1,8 @@
 """A case: one thing to count and measure."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -127,6 +127,23 @@ class Case:
         return losses.Problem(self.loss_batch, self.dim, element_bytes=element, device=self.device)
 
     @property
+    def given(self) -> tuple[losses.Input, ...]:
+        """What one evaluation of the loss is given. A guest is looked for.
+
+        Raises:
+            ValueError: a guest that is not there.
+            NotImplementedError: a loss that declares its inputs, distributed.
+        """
+        spec = losses.spec(self.loss)
+        found = tuple(spec.inputs(spec.configure(**self.hyperparameters), self.problem))
+        if self.distribution != "local" and not losses.are_two_views(found):
+            names = ", ".join(each.name for each in found)
+            raise NotImplementedError(
+                f"{self.distribution} is of losses of two views; {self.name} is given {names}"
+            )
+        return found
+
+    @property
     def communicated_bytes(self) -> int:
         """Bytes that each device communicates for one evaluation (ring algorithms)."""
         # views are gathered as they are; what is computed with is sent in fp32 or wider
@@ -198,5 +215,7 @@ def element_bytes(dtype: str) -> int:
 
 
 def input_bytes(case: Case) -> int:
-    """Bytes of the two views that one evaluation reads."""
-    return 2 * math.prod((case.loss_batch, case.dim, element_bytes(case.dtype)))
+    """Bytes of what one evaluation is given."""
+    sizes = {"mask": 1, "index": 8}
+    embedding = element_bytes(case.dtype)
+    return sum(prod(each.shape) * sizes.get(each.role, embedding) for each in case.given)

@@ -1,15 +1,16 @@
 """Losses of others, benchmarked beside ours: implementations of a loss we know, or guests.
 
-A contender is any callable or ``nn.Module`` of two tensors. Before it is measured it must show that
-it behaves (a scalar of both views, the same twice, inputs untouched) and that it is the named loss,
-up to a constant factor, which is reported. One that is there to be timed beside another loss says
-with an attribute ``reference`` what it must equal instead. A guest (``losses.outside``) is a loss
-that we do not know: it must behave alike, and its gradient must be that of its value.
+A contender is any callable or ``nn.Module`` of what its loss is given. Before it is measured it
+must show that it behaves (a scalar of all inputs, the same twice, inputs untouched) and that it is
+the named loss, up to a constant factor, which is reported. One that is there to be timed beside
+another loss says with an attribute ``reference`` what it must equal instead. A guest
+(``losses.outside``) is a loss that we do not know: it must behave alike, and its gradient must be
+that of its value.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -32,8 +33,7 @@ NEEDS_FP64 = (
     "cannot be checked in fp64 (give it an attribute reference, a function that can, and that it "
     "must equal)"
 )
-VIEWS = ("first", "second")
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]
 
 
 def make_cases(text: str, cases: Sequence[Case]) -> list[Case]:
@@ -149,11 +149,11 @@ def examine(case: Case, loss: Loss) -> dict[str, Any]:
 
 def _alone(case: Case, loss: Loss) -> dict[str, Any]:
     """Of a loss that nothing is known of: it behaves, and its gradient is that of its value."""
-    for views in _small_views(case):
-        _check_behaviour(loss, views)
+    for example in _examples(case):
+        _check_behaviour(loss, example)
     if losses.spec(case.loss).origin and getattr(_guest(case), "stops_gradient", False):
         return {"scale": 1.0, "parity": "a loss of its own that stops gradients: unchecked"}
-    worst = max(_gradient_error(loss, views) for views in _small_views(case))
+    worst = max(_gradient_error(loss, example) for example in _examples(case))
     if not worst <= GRADIENT:
         raise MisbehaviourError(
             f"has a gradient that is {worst:.2g} of its length off finite differences of its "
@@ -162,36 +162,72 @@ def _alone(case: Case, loss: Loss) -> dict[str, Any]:
     return {"scale": 1.0, "parity": "a loss of its own: its gradient is that of its value"}
 
 
-def _small_views(case: Case) -> Iterator[tuple[Tensor, Tensor]]:
-    from lossbench.bench.cases.inputs import make_views
+@dataclass(frozen=True)
+class _Example:
+    """Small inputs that a loss is tried on.
+
+    Attributes:
+        inputs: in order.
+        given: what they are.
+    """
+
+    inputs: tuple[Tensor, ...]
+    given: tuple[losses.Input, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """What people call them."""
+        if losses.are_two_views(self.given):
+            return ["first view", "second view"]
+        return [f"input {each.name}" for each in self.given]
+
+    @property
+    def students(self) -> list[int]:
+        """Places of those that are trained."""
+        return [place for place, each in enumerate(self.given) if each.is_trained]
+
+    def wide(self) -> "_Example":
+        """The same in fp64."""
+        widened = (
+            tensor.double() if each.is_embedding else tensor
+            for tensor, each in zip(self.inputs, self.given, strict=True)
+        )
+        return replace(self, inputs=tuple(widened))
+
+    def with_input(self, place: int, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Its inputs, one of them another."""
+        return (*self.inputs[:place], tensor, *self.inputs[place + 1 :])
+
+
+def _examples(case: Case) -> Iterator[_Example]:
+    from lossbench.bench.cases.inputs import make_inputs
 
     small = replace(case, batch=min(case.loss_batch, PARITY_ROWS), world=1, distribution="local")
     for kind in PARITY_KINDS:
-        yield make_views(replace(small, inputs=kind))
+        of_kind = replace(small, inputs=kind)
+        yield _Example(make_inputs(of_kind), of_kind.given)
 
 
-def _gradient_error(loss: Loss, views: tuple[Tensor, ...]) -> float:
+def _gradient_error(loss: Loss, example: _Example) -> float:
     """Of the gradient in fp64 along random directions, against central differences of the value."""
-    wide = tuple(view.double() for view in views)
+    wide = example.wide()
     try:
         _, gradients = _differentiate(loss, wide)
-        value = loss(*wide)
+        value = loss(*wide.inputs)
     except MisbehaviourError:
         raise
     except Exception as error:  # whatever code raises that was written for fp32 alone
         raise MisbehaviourError(f"{NEEDS_FP64}: {type(error).__name__}: {error}") from error
     if value.dtype != torch.float64:
         raise MisbehaviourError(f"{NEEDS_FP64}: it returns {value.dtype}")
-    generator = torch.Generator(wide[0].device).manual_seed(SEED)
+    generator = torch.Generator(value.device).manual_seed(SEED)
     off, size = 0.0, 0.0
-    for index, gradient in enumerate(gradients):
+    for place, gradient in zip(wide.students, gradients, strict=True):
+        student = wide.inputs[place]
         for _ in range(DIRECTIONS):
-            direction = torch.empty_like(wide[index]).normal_(generator=generator)
-            step = STEP * wide[index].std() * direction
-            ends = [
-                loss(*(view + sign * step if index == i else view for i, view in enumerate(wide)))
-                for sign in (1, -1)
-            ]
+            direction = torch.empty_like(student).normal_(generator=generator)
+            step = STEP * student.std() * direction
+            ends = [loss(*wide.with_input(place, student + sign * step)) for sign in (1, -1)]
             along = (gradient * step).sum().item()
             difference = ((ends[0] - ends[1]) / 2).item()
             off, size = off + (along - difference) ** 2, size + difference**2
@@ -201,9 +237,9 @@ def _gradient_error(loss: Loss, views: tuple[Tensor, ...]) -> float:
 def _parity(case: Case, loss: Loss) -> dict[str, Any]:
     expected = specification(case)
     ratios = []
-    for views in _small_views(case):
-        _check_behaviour(loss, views)
-        ratios += _ratios(loss, expected, views)
+    for example in _examples(case):
+        _check_behaviour(loss, example)
+        ratios += _ratios(loss, expected, example)
     scale = sorted(ratios)[len(ratios) // 2]
     spread = max(abs(ratio - scale) for ratio in ratios)
     allowed = PARITY[case.dtype]
@@ -221,34 +257,41 @@ def _parity(case: Case, loss: Loss) -> dict[str, Any]:
     return {"scale": scale, "parity": f"equals {scale:.4g} x ours"}
 
 
-def _check_behaviour(loss: Loss, views: tuple[Tensor, ...]) -> None:
-    copies = [view.clone() for view in views]
-    value = loss(*views)
+def _check_behaviour(loss: Loss, example: _Example) -> None:
+    inputs = example.inputs
+    copies = [each.clone() for each in inputs]
+    value = loss(*inputs)
     if not isinstance(value, Tensor) or value.numel() != 1 or value.ndim:
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise MisbehaviourError(f"returns {got}, not a scalar tensor")
-    for name, view, copy in zip(VIEWS, views, copies, strict=True):
-        if not torch.equal(view, copy):
-            raise MisbehaviourError(f"changes its {name} input in place")
+    for name, tensor, copy in zip(example.names, inputs, copies, strict=True):
+        if not torch.equal(tensor, copy):
+            raise MisbehaviourError(f"changes its {name} in place")
     if not value.isfinite():
-        raise MisbehaviourError(f"returns {value.item()} for ordinary views")
-    again = loss(*views)
+        raise MisbehaviourError(f"returns {value.item()} for ordinary inputs")
+    again = loss(*inputs)
     if abs(again.item() - value.item()) > 1e-6 * abs(value.item()):
         raise MisbehaviourError(
             f"is not deterministic: {value.item():.6g}, then {again.item():.6g} on equal inputs"
         )
-    for index, name in enumerate(VIEWS):
-        changed = [
-            view.roll(1, dims=0) * 1.5 if index == i else view for i, view in enumerate(views)
-        ]
+    for place, name in enumerate(example.names):
+        changed = example.with_input(place, _other(inputs[place]))
         if loss(*changed).item() == value.item():
-            raise MisbehaviourError(f"ignores its {name} view")
+            raise MisbehaviourError(f"ignores its {name}")
 
 
-def _ratios(loss: Loss, reference: Loss, views: tuple[Tensor, ...]) -> list[float]:
+def _other(tensor: Tensor) -> Tensor:
+    """Other values for an input; of embeddings neither other scales nor the same rows, moved."""
+    if tensor.dtype == torch.bool:
+        return ~tensor
+    moved = tensor.roll(1, dims=0)
+    return 1.5 * moved + tensor.flip(-1) if tensor.is_floating_point() else moved
+
+
+def _ratios(loss: Loss, reference: Loss, example: _Example) -> list[float]:
     """Value over the fp64 value, and gradient over that with what lies beside, for each view."""
-    value, gradients = _differentiate(loss, views)
-    truth, expected = _differentiate(reference, tuple(view.double() for view in views))
+    value, gradients = _differentiate(loss, example)
+    truth, expected = _differentiate(reference, example.wide())
     ratios = [value / truth]
     for gradient, g in zip(gradients, expected, strict=True):
         gradient = gradient.double()
@@ -258,13 +301,15 @@ def _ratios(loss: Loss, reference: Loss, views: tuple[Tensor, ...]) -> list[floa
     return ratios
 
 
-def _differentiate(loss: Loss, views: tuple[Tensor, ...]) -> tuple[float, list[Tensor]]:
-    leaves = [view.detach().clone().requires_grad_() for view in views]
+def _differentiate(loss: Loss, example: _Example) -> tuple[float, list[Tensor]]:
+    """The value, and the gradients of what is trained."""
+    leaves = [each.detach().clone() for each in example.inputs]
+    students = [leaves[place].requires_grad_() for place in example.students]
     value = loss(*leaves)
     if not value.requires_grad:
         raise MisbehaviourError("returns a value that cannot be differentiated")
-    gradients = torch.autograd.grad(value, leaves, allow_unused=True)
-    for name, gradient in zip(VIEWS, gradients, strict=True):
+    gradients = torch.autograd.grad(value, students, allow_unused=True)
+    for place, gradient in zip(example.students, gradients, strict=True):
         if gradient is None:
-            raise MisbehaviourError(f"has no gradient for its {name} view")
+            raise MisbehaviourError(f"has no gradient for its {example.names[place]}")
     return value.item(), [gradient for gradient in gradients if gradient is not None]

@@ -1,7 +1,7 @@
-"""The two views that a case is measured on."""
+"""The views, or whatever else a loss declares, that a case is measured on."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lossbench.bench.cases.case import DTYPES, Case
-from lossbench.losses import pick
+from lossbench.losses import Input, are_two_views, pick
 
 SOURCES = ("random", "aligned", "collapsed", "digits", "file:PATH")
 NORMAL = ("random", "aligned", "collapsed")
@@ -30,15 +30,16 @@ def check_source(source: str) -> None:
         pick("inputs", source, SOURCES)
 
 
-def make_views(case: Case) -> tuple[Tensor, Tensor]:
-    """The views of one evaluation: loss_batch x dim each, in the case's dtype, on its device.
+def make_inputs(case: Case) -> tuple[Tensor, ...]:
+    """What one evaluation is given, on the case's device; embeddings are of the case's dtype.
 
     The same case always gets the same values on one kind of device: they are made there, of its own
     random numbers. ``random`` is normal with features of the deviations
     ``DEVIATIONS``; ``aligned`` are such views as after training, with a correlation near 1;
     ``collapsed`` are samples that differ by a hundredth of what they share; ``digits`` are real
     images through a fixed projector; ``file:PATH`` is the first ``loss_batch`` rows of a user's own
-    embeddings.
+    embeddings. Of a loss that declares its inputs, masks and indices are random whatever the
+    source, and so are embeddings of another shape than N x D where the source has none.
 
     Raises:
         ValueError: an unknown source, or a file that does not hold these views.
@@ -47,24 +48,37 @@ def make_views(case: Case) -> tuple[Tensor, Tensor]:
     check_source(case.inputs)
     if case.device == "cuda" and not torch.cuda.is_available():
         raise NotImplementedError("there is no CUDA device here")
+    given = case.given
+    generator = torch.Generator(case.device).manual_seed(SEED)
     if case.inputs in NORMAL:
-        z_a, z_b = _normal(case)
+        made = _normal(case.inputs, given, generator)
     elif case.inputs == "digits":
-        z_a, z_b = _digits(case.loss_batch, case.dim)
+        made = _digits(case, given, generator)
     else:
-        path = case.inputs.removeprefix("file:")
-        rows, dim, _ = file_facts(path)
-        if dim != case.dim or rows < case.loss_batch:
-            raise ValueError(
-                f"{path} holds {rows} x {dim} embeddings; the case needs {case.loss_batch} x "
-                f"{case.dim}: ask for dim {dim} and at most {rows} samples"
-            )
-        z_a, z_b = (view[: case.loss_batch] for view in _load(path))
+        made = _of_file(case)
     dtype = getattr(torch, case.dtype)
-    views = z_a.to(case.device, dtype), z_b.to(case.device, dtype)
-    if not all(bool(view.isfinite().all()) for view in views):
+    inputs = tuple(
+        tensor.to(case.device, dtype if each.is_embedding else tensor.dtype)
+        for each, tensor in zip(given, made, strict=True)
+    )
+    if not all(bool(each.isfinite().all()) for each in inputs):
         raise ValueError(f"{case.inputs}: values too large for {case.dtype}")
-    return views
+    return inputs
+
+
+def _of_file(case: Case) -> list[Tensor]:
+    """The first rows of a user's embeddings."""
+    path = case.inputs.removeprefix("file:")
+    if not are_two_views(case.given):
+        names = ", ".join(each.name for each in case.given)
+        raise ValueError(f"{path} holds two views; {case.name} is given {names}")
+    rows, dim, _ = file_facts(path)
+    if dim != case.dim or rows < case.loss_batch:
+        raise ValueError(
+            f"{path} holds {rows} x {dim} embeddings; the case needs {case.loss_batch} x "
+            f"{case.dim}: ask for dim {dim} and at most {rows} samples"
+        )
+    return [view[: case.loss_batch] for view in _load(path)]
 
 
 def file_facts(path: str) -> tuple[int, int, str]:
@@ -93,41 +107,65 @@ def _content_hash(path: Path, modified_ns: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _normal(case: Case) -> list[Tensor]:
-    """Normal views, of which a part may be shared by the views or by all samples.
+def _normal(source: str, given: Sequence[Input], generator: torch.Generator) -> list[Tensor]:
+    """Normal embeddings, of which a part may be shared by those of one shape or by all samples."""
+    made = [_draw(each, generator) for each in given]
+    first = next(each for each in given if each.is_embedding)
+    shared = made[given.index(first)]
+    centres: dict[int, Tensor] = {}
+    for place, each in enumerate(given):
+        if not each.is_embedding:
+            continue
+        dim = each.shape[-1]
+        if source == "collapsed":
+            if dim not in centres:
+                centres[dim] = torch.randn(dim, generator=generator, device=generator.device)
+            made[place] = centres[dim] + 0.01 * made[place]
+            continue
+        if source == "aligned" and each is not first and each.shape == first.shape:
+            made[place] = shared + 0.03 * made[place]
+        made[place] = _deviations(dim, made[place].device) * made[place]
+    return made
 
-    They are made where they are needed: copying the largest to a GPU takes seconds.
+
+def _draw(given: Input, generator: torch.Generator) -> Tensor:
+    """Random values, made where they are needed: copying the largest to a GPU takes seconds."""
+    if given.role == "index":
+        return torch.randint(given.limit, given.shape, generator=generator, device=generator.device)
+    if given.role == "mask":
+        return torch.rand(given.shape, generator=generator, device=generator.device) < 0.5
+    return torch.randn(given.shape, generator=generator, device=generator.device)
+
+
+def _deviations(dim: int, device: torch.device) -> Tensor:
+    features = torch.arange(dim, device=device)
+    return torch.tensor(DEVIATIONS, device=device)[features % len(DEVIATIONS)]
+
+
+def _digits(case: Case, given: Sequence[Input], own: torch.Generator) -> list[Tensor]:
+    """Augmented views of handwritten digits through a fixed random two-layer projector.
+
+    Args:
+        case: of N samples and D features.
+        given: one more view is made for each embedding of N x D.
+        own: makes all others.
     """
-    generator = torch.Generator(case.device).manual_seed(SEED)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=case.device)
-
-    z_a, z_b = (draw(case.loss_batch, case.dim) for _ in VIEWS)
-    if case.inputs == "collapsed":
-        centre = draw(case.dim)
-        return [centre + 0.01 * view for view in (z_a, z_b)]
-    features = torch.arange(case.dim, device=case.device)
-    deviations = torch.tensor(DEVIATIONS, device=case.device)[features % len(DEVIATIONS)]
-    aligned = case.inputs == "aligned"
-    return [deviations * view for view in (z_a, z_a + 0.03 * z_b if aligned else z_b)]
-
-
-def _digits(batch: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Two augmented views of handwritten digits through a fixed random two-layer projector."""
     from sklearn.datasets import load_digits
 
     generator = torch.Generator().manual_seed(SEED)
     images = torch.from_numpy(load_digits().images).float() / 16
     mean = images.mean(dim=0)
-    images = images[torch.arange(batch) % len(images)]
+    images = images[torch.arange(case.loss_batch) % len(images)]
     hidden = torch.randn(64, 512, generator=generator) / 8
-    output = torch.randn(512, dim, generator=generator) / 512**0.5
+    output = torch.randn(512, case.dim, generator=generator) / 512**0.5
 
-    def project(view: Tensor) -> Tensor:
+    def make(each: Input) -> Tensor:
+        if not (each.is_embedding and each.shape == (case.loss_batch, case.dim)):
+            return _draw(each, own)
+        view = _augment(images, generator)
         return torch.tanh((view - mean).flatten(1) @ hidden) @ output
 
-    return project(_augment(images, generator)), project(_augment(images, generator))
+    return [make(each) for each in given]
 
 
 def _augment(images: Tensor, generator: torch.Generator) -> Tensor:

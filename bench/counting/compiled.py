@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -19,39 +20,38 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import Function
 from torch.utils._python_dispatch import _disable_current_modes
 
+from lossbench.losses.compiled import Compiled
+
 Note = Callable[[Sequence[Any]], None]
 Call = Callable[[list[Any]], Sequence[Any]]
 
 
 @contextmanager
-def simulated(note: Note) -> Iterator[None]:
-    """Replace ``torch.compile``.
+def simulated(note: Note, device: str) -> Iterator[None]:
+    """Follow what is compiled, instead of compiling it.
 
     Args:
         note: told the arguments of each generated kernel that would be called.
+        device: of the tensors without values: "meta", or "cpu" in a ``FakeTensorMode``.
     """
 
-    def compile_(function: Callable[..., dict[str, Tensor]], **_: Any) -> Callable[..., Any]:
-        def run(hyperparameters: Any, *views: Tensor) -> dict[str, Tensor]:
-            names: list[str] = []
+    def follow(self: Compiled, hyperparameters: Any, *inputs: Tensor) -> dict[str, Tensor]:
+        names: list[str] = []
 
-            def terms(*inputs: Tensor) -> tuple[Tensor, ...]:
-                found = function(hyperparameters, *inputs)
-                names[:] = found
-                return tuple(found.values())
+        def terms(*given: Tensor) -> tuple[Tensor, ...]:
+            found = self.reference(hyperparameters, *given)
+            names[:] = found
+            return tuple(found.values())
 
-            try:
-                with _disable_current_modes(), warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # the compiler's own, of its own code
-                    code = _generate(terms, views, note)
-            except (ImportError, AttributeError, TypeError) as error:  # of another torch
-                message = f"this torch's compiler cannot be asked: {error}"
-                raise NotImplementedError(message) from error
-            return dict(zip(names, _run(code, views), strict=True))
+        try:
+            with _disable_current_modes(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the compiler's own, of its own code
+                code = _generate(terms, inputs, partial(_load, note=note, device=device))
+        except Exception as error:  # of another torch, or of a guest that has tensors of its own
+            raise NotImplementedError(f"the compiler cannot be asked: {error}") from error
+        return dict(zip(names, _run(code, inputs), strict=True))
 
-        return run
-
-    with mock.patch("torch.compile", compile_):
+    with mock.patch.object(Compiled, "__call__", follow):
         yield
 
 
@@ -70,17 +70,17 @@ class _Generated:
     values: int = 0
 
 
-def _run(code: _Generated, views: Sequence[Tensor]) -> Sequence[Tensor]:
+def _run(code: _Generated, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
     assert code.forward is not None
     makes: Call = code.forward
     if code.backward is None:
-        return makes(list(views))
+        return makes(list(inputs))
     differentiates: Call = code.backward
 
     class Both(Function):
         @staticmethod
-        def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
-            made = makes(list(inputs))
+        def forward(ctx: Any, *given: Tensor) -> tuple[Tensor, ...]:
+            made = makes(list(given))
             ctx.save_for_backward(*made[code.values :])
             return tuple(made[: code.values])
 
@@ -90,11 +90,13 @@ def _run(code: _Generated, views: Sequence[Tensor]) -> Sequence[Tensor]:
             ctx.maybe_clear_saved_tensors()  # the code frees each after its last use
             return tuple(differentiates(arguments))
 
-    return tuple(Both.apply(*views))
+    return tuple(Both.apply(*inputs))
 
 
 def _generate(
-    function: Callable[..., tuple[Tensor, ...]], views: Sequence[Tensor], note: Note
+    function: Callable[..., tuple[Tensor, ...]],
+    given: Sequence[Tensor],
+    load: Callable[[str], Call],
 ) -> _Generated:
     """Ask for the code of the forward and, if a gradient is needed, of the backward pass."""
     from torch._functorch.aot_autograd import aot_function
@@ -106,15 +108,15 @@ def _generate(
     mode = FakeTensorMode()
     with mode:
         inputs = [
-            torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, requires_grad=v.requires_grad)
-            for v in views
+            torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, requires_grad=x.requires_grad)
+            for x in given
         ]
-    trains = torch.is_grad_enabled() and any(view.requires_grad for view in views)
+    trains = torch.is_grad_enabled() and any(each.requires_grad for each in given)
 
     def compiler(name: str) -> Any:
         def compile_(gm: Any, example_inputs: Any) -> Any:
             source = _source(gm, example_inputs, mode, not trains, name == "backward")
-            setattr(code, name, _load(source, note))
+            setattr(code, name, load(source))
             return gm
 
         return compile_
@@ -135,7 +137,7 @@ def _generate(
         values = traced(*inputs)
         code.values = len(values)
         if trains:
-            torch.autograd.grad(sum(values), inputs)
+            torch.autograd.grad(sum(values), [each for each in inputs if each.requires_grad])
     return code
 
 
@@ -156,8 +158,8 @@ def _source(graph: Any, examples: Any, mode: FakeTensorMode, infers: bool, backw
     return str(getattr(code, "value", code))
 
 
-def _load(source: str, note: Note) -> Call:
-    """The generated module's ``call``, on meta tensors."""
+def _load(source: str, note: Note, device: str) -> Call:
+    """The generated module's ``call``, on tensors without values."""
     from torch._inductor.async_compile import AsyncCompile
 
     def kernel(*_: Any, **__: Any) -> Callable[..., None]:
@@ -167,7 +169,7 @@ def _load(source: str, note: Note) -> Call:
     with mock.patch.object(AsyncCompile, "cpp_pybinding", kernel):
         exec(compile(source, "<generated>", "exec"), space)
     space.update(
-        empty_strided_cpu=_empty,
+        empty_strided_cpu=partial(_empty, device),
         assert_size_stride=lambda *_: None,
         assert_alignment=lambda *_: None,
         reinterpret_tensor=torch.as_strided,
@@ -177,5 +179,5 @@ def _load(source: str, note: Note) -> Call:
     return call
 
 
-def _empty(size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:
-    return torch.empty_strided(size, stride, dtype=dtype, device="meta")
+def _empty(device: str, size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return torch.empty_strided(size, stride, dtype=dtype, device=device)

@@ -15,7 +15,7 @@ from lossbench.bench.cases import contenders
 from lossbench.bench.cases.calls import create_loss
 from lossbench.bench.cases.case import Case, element_bytes, input_bytes
 from lossbench.bench.counting.polynomials import Polynomials
-from lossbench.bench.counting.trace import any_views, trace
+from lossbench.bench.counting.trace import any_inputs, trace
 from lossbench.bench.counting.work import Work, followed, smaller_batches, with_batch, work
 from lossbench.losses import outside
 from lossbench.losses.devices import as_if_on
@@ -176,7 +176,7 @@ def _fvcore(case: Case) -> tuple[int, str]:
     from fvcore.nn import FlopCountAnalysis
 
     # On meta tensors: tracing makes tensors of the sizes, whose values FakeTensor would hide.
-    analysis = FlopCountAnalysis(create_loss(case), any_views(case, "meta"))
+    analysis = FlopCountAnalysis(create_loss(case), any_inputs(case, "meta"))
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
     for name, handle in kernels.FVCORE_HANDLES.items():

@@ -119,15 +119,15 @@ def trace(
     """
     mode, device = _valueless(case) if not run else (nullcontext(), case.device)
     with mode, as_if_on(case.device):
-        views = any_views(case, device)
-        tracer = _Tracer(views, skips=not run)
-        loss = create_loss(case)
-        call = case_call(case, getattr(loss, "forward", loss), views)
+        inputs = any_inputs(case, device)
+        tracer = _Tracer(inputs, skips=not run)
+        loss = create_loss(case, device)
+        call = case_call(case, getattr(loss, "forward", loss), inputs)
         saves = saved_tensors_hooks(tracer.save, lambda tensor: tensor)
         # the counter is told first: it knows what a custom op counts, not what is inside
         flops = FlopCounterMode(display=False) if counter else nullcontext()
         with (
-            _compiled(case, tracer),
+            _compiled(case, tracer, device),
             watched(tracer.note_foreign) if run else _launches(case, tracer, capability, watch),
             tracer,
             flops,
@@ -166,11 +166,16 @@ def _valueless(case: Case) -> tuple[AbstractContextManager[Any], str]:
     return (FakeTensorMode(), "cpu") if needs_fakes else (nullcontext(), "meta")
 
 
-def any_views(case: Case, device: str) -> tuple[Tensor, Tensor]:
-    """Views of the shape and dtype of a case, of no particular values."""
-    shape, dtype = (case.loss_batch, case.dim), getattr(torch, case.dtype)
-    z_a, z_b = (torch.randn(shape, dtype=dtype, device=device) for _ in "ab")
-    return z_a, z_b
+def any_inputs(case: Case, device: str) -> tuple[Tensor, ...]:
+    """What a case is given, of no particular values."""
+    dtype = getattr(torch, case.dtype)
+    others: dict[str, Any] = {"mask": torch.bool, "index": torch.int64}
+    return tuple(
+        torch.randn(each.shape, dtype=dtype, device=device)
+        if each.is_embedding
+        else torch.zeros(each.shape, dtype=others[each.role], device=device)
+        for each in case.given
+    )
 
 
 class _Tracer(TorchDispatchMode):
@@ -295,7 +300,7 @@ class _Tracer(TorchDispatchMode):
         self._live -= size
 
 
-def _compiled(case: Case, tracer: _Tracer) -> AbstractContextManager[None]:
+def _compiled(case: Case, tracer: _Tracer, device: str) -> AbstractContextManager[None]:
     """Follow what a compiler makes of the code.
 
     Raises:
@@ -305,7 +310,7 @@ def _compiled(case: Case, tracer: _Tracer) -> AbstractContextManager[None]:
         return nullcontext()
     if case.device != "cpu" or case.options:
         raise NotImplementedError("a compiler can be asked only for a CPU, in its default mode")
-    return simulated(tracer.note_generated)
+    return simulated(tracer.note_generated, device)
 
 
 @contextmanager

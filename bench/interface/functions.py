@@ -78,7 +78,8 @@ def predict(
         from lossbench.bench.pretraining.scaling import StepPredictor
 
         predictor = StepPredictor()
-    failed = trial.failures([case.case if steps else case for case in cases], measure=False)
+    tried = [case.case if steps else case for case in cases]
+    failed = trial.failures(tried, measure=False, trains=steps)
     work = [(*each, device) for each in zip(cases, failed, strict=True) for device in devices]
     records = [
         {**case.describe(), "gpu": device.name, **failure}

@@ -147,7 +147,8 @@ def _in_turn(
     configs: Sequence[Config], plan: Plan, device: str, ceilings: Ceilings | None, progress: Steps
 ) -> list[Record]:
     """Fields of each run; those whose loss fails when it is tried are left out of the turn."""
-    failed = trial.failures([records.loss_case(config, device, 1) for config in configs])
+    cases = [records.loss_case(config, device, 1) for config in configs]
+    failed = trial.failures(cases, trains=True)
     right = [config for config, failure in zip(configs, failed, strict=True) if not failure]
     made = iter(run_in_turn(right, plan, device, ceilings, progress) if right else ())
     return [failure or next(made) for failure in failed]
@@ -186,7 +187,7 @@ def _is_done(known: Record | None, plan: Plan) -> bool:
 def _run(config: Config, plan: Plan, device: str, *how: Any) -> Record:
     """A run with a checkpoint of its own; of a loss that fails when it is tried, that it fails."""
     if not are_many():
-        (failed,) = trial.failures([records.loss_case(config, device, 1)])
+        (failed,) = trial.failures([records.loss_case(config, device, 1)], trains=True)
         if failed:
             return failed
     name = f"{losses.spec(config.loss).name}-{config.implementation}.pt"

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lossbench import losses
-from lossbench.bench.cases.calls import make_call
+from lossbench.bench.cases.calls import case_call
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.contenders import Loss, specification
-from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.cases.inputs import make_inputs
 from lossbench.bench.measuring.timing import make_timer
 from lossbench.bench.records.failures import is_out_of_memory
 from lossbench.losses.auto import free_bytes
@@ -47,7 +47,7 @@ class Truth:
         value: value of the loss.
         size: sum of its terms' sizes.
         by: name of the implementation that computed it.
-        gradient: of both views; None where it was not asked for or is not affordable.
+        gradient: of all that is trained; None where it was not asked for or is not affordable.
         reference_value_error: relative error of the reference's value.
         reference_gradient_error: relative error of the reference's gradient.
     """
@@ -65,7 +65,7 @@ def judge(case: Case, output: tuple[Tensor, ...], scale: float = 1.0) -> dict[st
 
     Args:
         case: what was computed.
-        output: the value, and for a step the gradients of both views.
+        output: the value, and for a step the gradients of what is trained.
         scale: factor by which the output differs from ours by convention.
 
     Returns:
@@ -103,7 +103,7 @@ def judge(case: Case, output: tuple[Tensor, ...], scale: float = 1.0) -> dict[st
 def _judge_gradient(
     case: Case, gradients: tuple[Tensor, ...], truth: Truth, scale: float
 ) -> dict[str, Any]:
-    gradient = torch.cat([g.double() for g in gradients]) / scale
+    gradient = _joined(gradients) / scale
     error = _distance(gradient, truth.gradient)
     reference_error = truth.reference_gradient_error
     fields: dict[str, Any] = {
@@ -118,13 +118,13 @@ def _judge_gradient(
 
 
 def accuracy(
-    case: Case, run: Callable[[tuple[Tensor, Tensor]], tuple[Tensor, ...]], scale: float = 1.0
+    case: Case, run: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]], scale: float = 1.0
 ) -> dict[str, Any]:
     """Errors on each of ``KINDS``, as fields ``accuracy_KIND_...``.
 
     Args:
         case: what is computed; its inputs are replaced.
-        run: views -> output, as ``judge`` takes it.
+        run: inputs -> output, as ``judge`` takes it.
         scale: as ``judge`` takes it.
 
     Returns:
@@ -137,7 +137,7 @@ def accuracy(
     fields: dict[str, Any] = {"accuracy": "measured"}
     for kind in KINDS:
         other = replace(case, inputs=kind)
-        found = judge(other, run(make_views(other)), scale)
+        found = judge(other, run(make_inputs(other)), scale)
         for name in ("value_error", "gradient_error"):
             for suffix in ("", "_to_reference"):
                 fields[f"accuracy_{kind}_{name}{suffix}"] = found.get(name + suffix)
@@ -265,21 +265,26 @@ def _find_truth(case: Case, own: tuple[Tensor, ...] | None) -> Truth:
 def _compute_truth(case: Case, name: str, own: tuple[Tensor, ...] | None = None) -> Truth:
     reference = specification(case)
     judge = reference if name == "reference" else _created(case, name)
-    views = make_views(case)
+    inputs, given = make_inputs(case), case.given
     steps = case.pass_ == "step" and _affordable(case)
-    wide = [view.double().requires_grad_(steps) for view in views]
+    wide = [x.double() if each.is_embedding else x for x, each in zip(inputs, given, strict=True)]
+    students = [x for x, each in zip(wide, given, strict=True) if each.is_trained]
+    for student in students:
+        student.requires_grad_(steps)
     with torch.set_grad_enabled(steps):
-        terms = _terms(judge, (wide[0], wide[1]))
-        gradient = torch.cat(torch.autograd.grad(sum(terms[1:], terms[0]), wide)) if steps else None
+        terms = _terms(judge, wide)
+        total = sum(terms[1:], terms[0])
+        gradient = _joined(torch.autograd.grad(total, students)) if steps else None
     parts = [term.item() for term in terms]
     value, size = sum(parts), sum(abs(part) for part in parts)
     runs = name == "reference" or case.device == "cpu"
     if not (runs and _affordable(case)):
         return Truth(value, size, name, gradient, None, None)
-    own_value, *own_gradients = own or make_call(reference, views, "step")()
+    step = replace(case, pass_="step")
+    own_value, *own_gradients = own or case_call(step, reference, inputs)()
     gradient_error = None
     if gradient is not None:
-        gradient_error = _distance(torch.cat([g.double() for g in own_gradients]), gradient)
+        gradient_error = _distance(_joined(own_gradients), gradient)
     value_error = _relative(abs(own_value.item() - value), abs(value))
     return Truth(value, size, name, gradient, value_error, gradient_error)
 
@@ -288,10 +293,15 @@ def _created(case: Case, implementation: str) -> Loss:
     return losses.create(case.loss, implementation, **case.hyperparameters)
 
 
-def _terms(reference: Loss, views: tuple[Tensor, Tensor]) -> list[Tensor]:
+def _terms(reference: Loss, inputs: Sequence[Tensor]) -> list[Tensor]:
     if isinstance(reference, losses.Loss):
-        return list(reference.terms(*views).values())
-    return [reference(*views)]
+        return list(reference.terms(*inputs).values())
+    return [reference(*inputs)]
+
+
+def _joined(gradients: Sequence[Tensor]) -> Tensor:
+    """All gradients as one vector, in fp64."""
+    return torch.cat([each.double().flatten() for each in gradients])
 
 
 def _distance(gradient: Tensor, truth: Tensor | None) -> float | None:

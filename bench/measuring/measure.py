@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lossbench import losses
 from lossbench.bench.cases import contenders
 from lossbench.bench.cases.calls import Call, case_call, create_loss
 from lossbench.bench.cases.case import Case
-from lossbench.bench.cases.inputs import make_views
-from lossbench.bench.counting.trace import any_views
+from lossbench.bench.cases.inputs import make_inputs
+from lossbench.bench.counting.trace import any_inputs
 from lossbench.bench.measuring import nvml, surroundings
 from lossbench.bench.measuring.accuracy import accuracy, held, judge
 from lossbench.bench.measuring.disturbance import Stretch, Watch, describe
@@ -40,8 +41,7 @@ def try_once(case: Case) -> dict[str, Any]:
     Returns:
         The fields of ``measure`` that say so.
     """
-    views = any_views(case, case.device)
-    call = case_call(case, create_loss(case), views)
+    call = case_call(case, create_loss(case), any_inputs(case, case.device))
     start = time.perf_counter()
     peak, _ = peak_and_result(call, case.device)
     fields = summarise([(time.perf_counter() - start) * 1e3])
@@ -76,13 +76,13 @@ def measure(
             f"a share of {case.world} devices is measured by as many processes: "
             f"torchrun --standalone --nproc-per-node {case.world} -m lossbench run ..."
         )
-    views = make_views(case)
+    inputs = make_inputs(case)
     loss = create_loss(case)
     fields: dict[str, Any] = {f"{name}_before": x for name, x in nvml.state(case.device).items()}
     is_foreign = contenders.is_foreign(case)
     if contenders.is_examined(case):
         fields.update(_examine(case))
-    call = case_call(case, loss, views)
+    call = case_call(case, loss, inputs)
     if case.device == "cuda" or case.choice.implementation == "compiled" or is_foreign:
         fields["first_call_ms"] = _milliseconds(call, case.device)
     times, result = _times(case, call, sample)
@@ -96,8 +96,8 @@ def measure(
     if errors and fields["status"] == "ok":
         step = replace(case, pass_="step")
         fields.update(accuracy(case, lambda some: case_call(step, loss, some)(), scale))
-    if surrounded and fields["status"] == "ok":
-        fields.update(surroundings.check(loss, views))
+    if surrounded and fields["status"] == "ok" and losses.are_two_views(case.given):
+        fields.update(surroundings.check(loss, (inputs[0], inputs[1])))
     if case.device == "cuda":
         fields["floor_ms"] = floor_ms(case)
         if energy:
@@ -150,14 +150,14 @@ def sample_again(case: Case, count: int) -> dict[str, Any]:
     Returns:
         ``samples_ms`` and the fields beside them that ``measure`` returns.
     """
-    call = _warm_call(case, make_views(case))
+    call = _warm_call(case, make_inputs(case))
     samples, beside, _ = _sample(call, make_timer(case.device), lambda some: len(some) >= count)
     return {"samples_ms": samples, **beside, **nvml.state(case.device)}
 
 
-def _warm_call(case: Case, views: tuple[Tensor, Tensor]) -> Call:
+def _warm_call(case: Case, inputs: Sequence[Tensor]) -> Call:
     """A call of a new loss, which has run before if that may make a difference."""
-    call = case_call(case, create_loss(case), views)
+    call = case_call(case, create_loss(case), inputs)
     if contenders.is_foreign(case) or case.label not in _warm:  # what it does first is not known
         call()
     return call
@@ -198,13 +198,13 @@ def compare(
         ``disturbed`` and ``retaken`` as ``Sitting`` has them. ``checks``: for each case what
         ``check`` says of its last output. ``state``: ``nvml.state`` at the end.
     """
-    views: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+    inputs: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
     calls = []
     for case in cases:
-        inputs = (case.inputs, case.loss_batch, case.dim, case.dtype)
-        if inputs not in views:
-            views[inputs] = make_views(case)
-        calls.append(_warm_call(case, views[inputs]))
+        kind = (case.inputs, case.loss_batch, case.dim, case.dtype, case.given)
+        if kind not in inputs:
+            inputs[kind] = make_inputs(case)
+        calls.append(_warm_call(case, inputs[kind]))
     checks: list[dict[str, Any]] = [{} for _ in scales or ()]
 
     def look(place: int, output: tuple[Tensor, ...]) -> None:

@@ -4,9 +4,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from lossbench.bench.cases.calls import Call, create_loss, make_call
+from lossbench.bench.cases.calls import Call, case_call, create_loss
 from lossbench.bench.cases.case import Case
-from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.cases.inputs import make_inputs
 from lossbench.bench.measuring.interleave import interleave
 from lossbench.bench.measuring.timing import summarise
 
@@ -19,7 +19,7 @@ SAMPLED = ("samples_ms", "control_ms", "again_ms", "slowed_ms")
 
 def sessions(case: Case, slowdown: float) -> dict[str, Any]:
     """What one process samples for ``SESSIONS`` comparisons, ``ROUNDS`` of each, as fields."""
-    call = make_call(create_loss(case), make_views(case), case.pass_)
+    call = case_call(case, create_loss(case), make_inputs(case))
     calls: Sequence[Call] = (call, call, call, _slowed(call, slowdown))
     for warm_up in calls:
         warm_up()

@@ -5,7 +5,7 @@ from typing import Any
 
 from lossbench import losses
 from lossbench.bench.cases.case import Case, input_bytes
-from lossbench.bench.cases.contenders import foreign_code
+from lossbench.bench.cases.contenders import foreign_code, is_foreign
 from lossbench.bench.counting.counting import count
 from lossbench.bench.pretraining.config import Config
 from lossbench.bench.pretraining.throughput import gradient_bytes, network_macs
@@ -63,7 +63,7 @@ def describe(config: Config, device: str, world: int, runs: bool = True) -> dict
         "chosen": case.choice.implementation,
         "macs": macs,
         "gmacs": macs and macs / 1e9,
-        "input_bytes": input_bytes(case),
+        "input_bytes": input_bytes(case) if runs or not is_foreign(case) else None,
         "communicated_bytes": case.communicated_bytes * config.accumulation,
         "gradient_communicated_bytes": gradient_bytes(config, world),
         **settings,

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from lossbench.bench.cases.calls import create_loss, make_call
+from lossbench.bench.cases.calls import case_call, create_loss
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.contenders import examine, is_examined
-from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.cases.inputs import make_inputs
 from lossbench.bench.comparing.paired import time_ratio
 from lossbench.bench.counting.counting import count
 from lossbench.bench.measuring.measure import check
@@ -27,8 +27,7 @@ def benchmark_and_describe(benchmark: Any, case: Case) -> dict[str, Any]:
     one matrix product of as many MACs. What other work did meanwhile is said in the fields of
     ``bench.measuring.spin``, whose small work is here the case itself.
     """
-    views = make_views(case)
-    call = make_call(create_loss(case), views, case.pass_)
+    call = case_call(case, create_loss(case), make_inputs(case))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fvcore counts by tracing, which torch deprecates
         counts = count(case)
@@ -53,7 +52,7 @@ def _yardstick(case: Case) -> Callable[[], Any]:
         left, right = (torch.rand(side, side, device=case.device) for _ in range(2))
         return lambda: left @ right
     reference = replace(case, implementation="reference", options={}, contender="")
-    return make_call(create_loss(reference), make_views(reference), case.pass_)
+    return case_call(reference, create_loss(reference), make_inputs(reference))
 
 
 def _synchronised(call: Callable[[], Any], device: str) -> Callable[[], Any]:

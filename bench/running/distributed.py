@@ -18,7 +18,7 @@ from torch import Tensor
 from lossbench import losses
 from lossbench.bench.cases.calls import Call, case_call, create_loss, create_share
 from lossbench.bench.cases.case import Case
-from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.cases.inputs import make_inputs
 from lossbench.bench.measuring.accuracy import VALUE_TOLERANCE
 from lossbench.bench.measuring.measure import check
 from lossbench.bench.measuring.memory import peak_and_result
@@ -147,7 +147,7 @@ def measure(case: Case, job: Job) -> dict[str, Any]:
     """
     clock = PhaseClock(case.device)
     world = losses.World(waiting=partial(clock, WAITING))
-    call = case_call(case, _loss(case, world), _own_views(case, job.rank))
+    call = case_call(case, _loss(case, world), _own_inputs(case, job.rank))
     peak, result = peak_and_result(call, case.device)  # also warms up
     del result
     clock.take()
@@ -167,12 +167,12 @@ def _loss(case: Case, world: losses.World) -> Callable[..., Tensor]:
     return losses.distribute(loss, case.distribution, world)
 
 
-def _own_views(case: Case, rank: int) -> tuple[Tensor, Tensor]:
-    """A process's part of the views of all; of its own loss, any."""
+def _own_inputs(case: Case, rank: int) -> tuple[Tensor, ...]:
+    """A process's part of the views of all; of its own loss, what that is given."""
     if case.distribution == "local":
-        return make_views(case)
-    z_a, z_b = (view[rank * case.batch :][: case.batch] for view in make_views(_global(case)))
-    return z_a.clone(), z_b.clone()
+        return make_inputs(case)
+    own = (view[rank * case.batch :][: case.batch] for view in make_inputs(_global(case)))
+    return tuple(view.clone() for view in own)
 
 
 def _global(case: Case) -> Case:

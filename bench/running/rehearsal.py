@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lossbench import losses
-from lossbench.bench.cases.case import Case, input_bytes
+from lossbench.bench.cases.case import Case
 from lossbench.bench.measuring.energy import LEAST_S
 from lossbench.bench.measuring.timing import VISIT_MS
 from lossbench.bench.predicting import gpus
@@ -77,7 +77,7 @@ class Rehearsal(Worker):
         shape = f"truth {case.loss} {case.loss_batch} {case.dim} {case.dtype}"
         self._clock_s += self._new(shape, KINDS * self._truth_s(case))
         self._clock_s += SURROUNDED_S * how["surrounded"] + LEAST_S * how["energy"]
-        needed = (counts["predicted_peak_bytes"] or 0) + input_bytes(case)
+        needed = (counts["predicted_peak_bytes"] or 0) + counts["input_bytes"]
         if needed > self._gpu.memory_bytes:
             reason = f"{needed / 1e9:.0f} GB do not fit in {self._gpu.memory_bytes / 1e9:.0f}"
             return {**counts, "status": "oom", "reason": reason}

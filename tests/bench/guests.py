@@ -6,7 +6,7 @@ import time
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 
 def alignment_and_uniformity(z_a: Tensor, z_b: Tensor, weight: float = 1.0) -> Tensor:
@@ -131,5 +131,57 @@ def with_a_reference(z_a: Tensor, z_b: Tensor) -> Tensor:
 
 
 with_a_reference.reference = lambda z_a, z_b: (z_a - z_b).square().mean()
+
+
+def predicted(p_a: Tensor, p_b: Tensor, z_a: Tensor, z_b: Tensor) -> Tensor:
+    """SimSiam (arXiv:2011.10566, algorithm 1): predictions against the other view's embeddings."""
+    return -(cosine_similarity(p_a, z_b) + cosine_similarity(p_b, z_a)).mean() / 2
+
+
+predicted.inputs = {"p_a": "student", "p_b": "student", "z_a": "teacher", "z_b": "teacher"}
+
+
+class Queued(nn.Module):
+    """MoCo (arXiv:1911.05722, algorithm 1) of a queue that is given."""
+
+    def __init__(self, queue: int) -> None:
+        super().__init__()
+        self.inputs = {"q": "student", "k": "teacher", "queue": "teacher queue x D"}
+
+    def forward(self, q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
+        q, k, queue = (normalize(each, dim=1) for each in (q, k, queue))
+        logits = torch.cat([(q * k).sum(dim=1, keepdim=True), q @ queue.T], dim=1) / 0.07
+        return cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
+
+
+def banked(z: Tensor, bank: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+    """Squared distance to the own rows of a bank, of some samples."""
+    distances = (z - bank[index]).square().sum(dim=1)
+    return (distances * mask).sum() / mask.sum()
+
+
+banked.inputs = {"z": "student", "bank": "target 500 x D", "index": "index N < 500", "mask": "mask"}
+
+
+def without_mask(z: Tensor, bank: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+    return (z - bank[index]).square().sum()
+
+
+def without_target(z: Tensor, target: Tensor) -> Tensor:
+    return z.square().sum()
+
+
+def without_student(z: Tensor, target: Tensor) -> Tensor:
+    return (z - target).square().sum()
+
+
+def of_no_size(z: Tensor) -> Tensor:
+    return z.square().sum()
+
+
+without_mask.inputs = banked.inputs
+without_target.inputs = {"z": "student", "target": "target"}
+without_student.inputs = {"z": "teacher", "target": "target"}
+of_no_size.inputs = {"z": "student N x K"}
 
 NOTHING = None

@@ -19,7 +19,7 @@ OURS = ["barlow_twins", "vicreg", "nt_xent"]
 MISBEHAVING = {
     "raises": ("error", "ZeroDivisionError: there is no loss"),
     "vector": ("invalid", r"vector returns shape \(8,\), not a scalar tensor"),
-    "mutates": ("invalid", "mutates changes its first input in place"),
+    "mutates": ("invalid", "mutates changes its first view in place"),
     "one_view": ("invalid", "one_view ignores its second view"),
     "noisy": ("invalid", r"noisy is not deterministic: [\d.]+, then [\d.]+ on equal inputs"),
     "detached": (

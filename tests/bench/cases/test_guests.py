@@ -1,8 +1,10 @@
 """A loss that is none of ours is a loss: measured, checked, and no harm to the rows beside it."""
 
+import contextlib
 import json
 import math
 import re
+from dataclasses import replace
 
 import guests
 import pytest
@@ -11,8 +13,14 @@ from command_line import HERE, assert_one_line_error, call_lossbench, lossbench,
 
 import lossbench as package
 from lossbench import losses
+from lossbench.bench.cases.calls import case_call, create_loss
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.contenders import MisbehaviourError, examine, make_cases
+from lossbench.bench.cases.inputs import make_inputs
+from lossbench.bench.counting.trace import trace
+from lossbench.bench.counting.work import work
+from lossbench.bench.measuring.memory import peak_bytes
+from lossbench.bench.predicting.expected import count_and_predict
 from lossbench.bench.pretraining.config import from_preset
 from lossbench.bench.pretraining.trainer import Trainer
 from lossbench.bench.running.sweep import case_key
@@ -21,7 +29,7 @@ SHAPE = ["--batch", "8", "--dim", "16", "--device", "cpu"]
 WRONG = {
     "vector": ("invalid", r"vector returns shape \(8,\), not a scalar tensor"),
     "number": ("invalid", r"number returns float, not a scalar tensor"),
-    "not_finite": ("invalid", r"not_finite returns (-?inf|nan) for ordinary views"),
+    "not_finite": ("invalid", r"not_finite returns (-?inf|nan) for ordinary inputs"),
     "one_view": ("invalid", "one_view ignores its second view"),
     "one_percent_off": (
         "invalid",
@@ -35,6 +43,10 @@ WRONG = {
     "exits": ("error", "process ended with exit status 3.*"),
     "crashes": ("error", "process ended with SIGSEGV.*"),
     "missing": ("error", ".*unknown attribute of guests 'missing'.*"),
+    "without_mask": ("invalid", "without_mask ignores its input mask"),
+    "without_target": ("invalid", "without_target ignores its input target"),
+    "without_student": ("error", ".*none of its inputs is a student: nothing is trained"),
+    "of_no_size": ("error", ".*input z is ROLE .*'K' is no size: a number, N, D"),
     "NOTHING": ("error", ".*guests:NOTHING is not callable"),
 }
 RIGHT = {
@@ -42,6 +54,8 @@ RIGHT = {
     "Temperature": "a loss of its own: its gradient is that of its value",
     "stopped": "a loss of its own that stops gradients: unchecked",
     "with_a_reference": "another loss: equals its own reference",
+    "predicted": "a loss of its own: its gradient is that of its value",
+    "banked": "a loss of its own: its gradient is that of its value",
     "forks": "a loss of its own: its gradient is that of its value",
 }
 
@@ -51,6 +65,7 @@ def result(tmp_path_factory):
     """One run of ours beside all guests, the wrong ones first."""
     texts = [f"{name}=guests:{name}" for name in (*WRONG, *RIGHT)]
     texts += ["nowhere=no_such_module:loss", "halved=guests:weighted?weight=0.5"]
+    texts += ["queued=guests:Queued?queue=96"]
     out = str(tmp_path_factory.mktemp("guests") / "run.jsonl")
     chosen = ["--loss", ",".join(["smi", *texts]), "--implementation", "reference"]
     return lossbench("run", *chosen, *SHAPE, "--timeout", "60s", "--out", out, "--json", cwd=HERE)
@@ -60,7 +75,7 @@ def result(tmp_path_factory):
 def rows(result):
     """Loss -> record."""
     records = json.loads(result.stdout)
-    assert len(records) == len(WRONG) + len(RIGHT) + 3
+    assert len(records) == len(WRONG) + len(RIGHT) + 4
     return {record["loss"]: record for record in records}
 
 
@@ -110,10 +125,57 @@ def test_keys_make_the_loss_and_are_its_hyperparameters(rows):
     assert record["value_fp64"] == pytest.approx(expected, rel=1e-9)
 
 
-def _views(record):
-    from lossbench.bench.cases.inputs import make_views
+def test_a_guest_is_given_what_it_declares(rows):
+    n, d, queue = 8, 16, 96
+    assert rows["predicted"]["input_bytes"] == 4 * 4 * n * d
+    assert rows["banked"]["input_bytes"] == 4 * (n * d + 500 * d) + 8 * n + n
+    record = rows["queued"]
+    assert (record["status"], record["reason"]) == ("ok", "")
+    assert record["input_bytes"] == 4 * (2 * n + queue) * d
+    # the product with the queue, and of its gradient with it: the queue itself gets none
+    assert record["macs"] == 2 * n * queue * d
+    assert record["gradient_error"] < 1e-5
 
-    return make_views(Case("smi", batch=record["batch"], dim=record["dim"]))
+
+@pytest.mark.parametrize("source", ["random", "aligned", "collapsed", "digits"])
+def test_two_views_of_a_declaration_are_those_of_every_loss(source):
+    """SimSiam's students are the views that a loss of two views is given."""
+    ours, given = (
+        make_inputs(Case(loss, batch=8, dim=16, inputs=source))
+        for loss in ("smi", "mine=guests:predicted")
+    )
+    assert len(given) == 4
+    if source != "collapsed":  # whose centre is drawn after all views
+        assert all(map(torch.equal, ours, given))
+    for view in given[2:]:
+        assert not torch.equal(view, given[0])
+
+
+def test_a_guest_that_declares_its_inputs_is_counted_as_it_is_measured():
+    case = Case("mine=guests:Queued?queue=256", batch=64, dim=32)
+    for pass_ in losses.PASSES:
+        of_pass = replace(case, pass_=pass_)
+        assert work(of_pass).peak_bytes == pytest.approx(
+            peak_bytes(case_call(of_pass, create_loss(of_pass), make_inputs(of_pass)), "cpu"),
+            rel=0.02,
+        )
+
+
+def test_what_only_two_views_can_do_is_unsupported(tmp_path):
+    loss = ["--loss", "mine=guests:predicted"]
+    shape = [*SHAPE, "--world", "4", "--distribution", "gather", "--json"]
+    gathered, *_ = json.loads(call_lossbench("count", *loss, *shape).stdout)
+    assert gathered["status"] == "unsupported"
+    given = "is given p_a, p_b, z_a, z_b"
+    assert f"gather is of losses of two views; mine {given}" in gathered["reason"]
+    step = ["--preset", "digits", "--steps", "1", "--out", str(tmp_path / "run.jsonl"), "--json"]
+    (trained,) = json.loads(lossbench("pretrain", *loss, *step, cwd=HERE).stdout)
+    assert trained["status"] == "unsupported"
+    assert trained["reason"].endswith(f"two views; mine {given}")
+
+
+def _views(record):
+    return make_inputs(Case("smi", batch=record["batch"], dim=record["dim"]))
 
 
 def test_a_guest_that_hangs_is_given_up(tmp_path):
@@ -309,3 +371,27 @@ def test_a_plugin_registers_losses_and_implementations(tmp_path, name, factor):
 def test_a_plugin_that_is_not_there_is_one_line():
     asked = ["count", "--loss", "smi", *SHAPE, "--plugin", "no_such_plugin"]
     assert_one_line_error(call_lossbench(*asked), "plugin no_such_plugin cannot be imported")
+
+
+@pytest.mark.parametrize("name", ["predicted", "banked", "Queued?queue=256"])
+@pytest.mark.parametrize("pass_", ["forward", "step"])
+def test_compiled_code_of_a_guest_is_counted_as_it_is_measured(name, pass_):
+    case = Case(f"mine=guests:{name}", "compiled", batch=256, dim=64, pass_=pass_)
+    call = case_call(case, create_loss(case), make_inputs(case))
+    call()
+    assert work(case).peak_bytes == pytest.approx(peak_bytes(call, "cpu"), rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["alignment_and_uniformity", "Temperature"])
+def test_compiled_code_that_was_followed_still_computes(name):
+    case = Case(f"mine=guests:{name}", "compiled", batch=16, dim=8)
+    count_and_predict(case, None)
+    with contextlib.suppress(NotImplementedError):  # of a module with tensors of its own
+        work(case)
+    views = make_inputs(case)
+    expected = create_loss(replace(case, implementation="reference"))(*views)
+    assert create_loss(case)(*views).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_tensors_of_a_guest_are_followed_without_values():
+    assert trace(Case("mine=guests:Temperature", batch=16, dim=8)).transcendentals == 1

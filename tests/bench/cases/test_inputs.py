@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from lossbench import losses
 from lossbench.bench.cases.case import Case
-from lossbench.bench.cases.inputs import file_facts, identity, make_views
+from lossbench.bench.cases.inputs import file_facts, identity, make_inputs
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def views():
 
 
 def test_random_inputs_repeat_and_views_differ():
-    first, second = (make_views(Case("smi", batch=50, dim=30)) for _ in range(2))
+    first, second = (make_inputs(Case("smi", batch=50, dim=30)) for _ in range(2))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert not torch.equal(*first)
@@ -29,7 +29,7 @@ def test_random_inputs_repeat_and_views_differ():
 @pytest.mark.parametrize(("batch", "dim"), [(256, 8192), (8192, 512)])
 def test_no_feature_lies_where_the_gradient_of_vicreg_jumps(kind, batch, dim):
     """At a deviation of 1; where rounding decides, a right gradient can seem wrong."""
-    for view in make_views(Case("vicreg", batch=batch, dim=dim, inputs=kind)):
+    for view in make_inputs(Case("vicreg", batch=batch, dim=dim, inputs=kind)):
         deviation = (view.double().var(dim=0) + losses.spec("vicreg").configure().eps).sqrt()
         assert (deviation - 1).abs().min() > 1e-3
         if kind != "collapsed":  # and both sides are tested
@@ -45,13 +45,13 @@ def test_inputs_of_another_kind_of_device_are_known_to_be_others():
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 def test_inputs_have_the_dtype_and_shape_asked_for(dtype):
     case = Case("smi", batch=3, dim=5, dtype=dtype, world=4, distribution="gather")
-    z_a, z_b = make_views(case)
+    z_a, z_b = make_inputs(case)
     assert z_a.dtype == z_b.dtype == getattr(torch, dtype)
     assert z_a.shape == z_b.shape == (12, 5)
 
 
 def test_digits_pair_up_more_than_strangers_do():
-    z_a, z_b = make_views(Case("smi", batch=200, dim=64, inputs="digits"))
+    z_a, z_b = make_inputs(Case("smi", batch=200, dim=64, inputs="digits"))
     correlation = torch.corrcoef(torch.cat([z_a, z_b]))[:200, 200:]
     partners = correlation.diagonal().mean()
     strangers = (correlation.sum() - correlation.diagonal().sum()) / (200 * 199)
@@ -59,7 +59,7 @@ def test_digits_pair_up_more_than_strangers_do():
 
 
 def test_digits_repeat_with_other_augmentations_beyond_the_data_set():
-    z_a, _ = make_views(Case("smi", batch=1797 + 2, dim=8, inputs="digits"))
+    z_a, _ = make_inputs(Case("smi", batch=1797 + 2, dim=8, inputs="digits"))
     assert z_a.shape == (1799, 8)
     assert not torch.equal(z_a[0], z_a[1797])
 
@@ -69,7 +69,7 @@ def test_own_embeddings(tmp_path, views, suffix):
     path = tmp_path / f"z{suffix}"
     save(path, z_a=views[0], z_b=views[1])
     assert file_facts(str(path)) == (6, 4, "float32")
-    read = make_views(Case("smi", batch=5, dim=4, inputs=f"file:{path}"))
+    read = make_inputs(Case("smi", batch=5, dim=4, inputs=f"file:{path}"))
     assert torch.equal(read[0], views[0][:5])
     assert torch.equal(read[1], views[1][:5])
 
@@ -90,7 +90,7 @@ def test_only_the_two_views_are_read_in_any_byte_order(tmp_path, views):
     np.savez(tmp_path / "z.npz", z_a=arrays[0], z_b=arrays[1], labels=labels, metadata=metadata)
     source = f"file:{tmp_path}/z.npz"
     assert file_facts(f"{tmp_path}/z.npz") == (6, 4, "float64")
-    read = make_views(Case("smi", batch=6, dim=4, inputs=source, dtype="float64"))
+    read = make_inputs(Case("smi", batch=6, dim=4, inputs=source, dtype="float64"))
     assert torch.equal(read[0], views[0].double())
 
 
@@ -98,7 +98,7 @@ def test_values_beyond_the_dtype_are_refused(tmp_path, views):
     save(tmp_path / "z.npz", z_a=views[0].double() * 1e39, z_b=views[1].double())
     case = Case("smi", batch=6, dim=4, inputs=f"file:{tmp_path}/z.npz")
     with pytest.raises(ValueError, match="values too large for float32"):
-        make_views(case)
+        make_inputs(case)
 
 
 def test_eight_bit_floats_are_refused(tmp_path, views):

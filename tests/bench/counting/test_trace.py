@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lossbench import losses
 from lossbench.bench.cases.calls import case_call, create_loss
 from lossbench.bench.cases.case import DEVICES, DTYPES, Case
-from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.cases.inputs import make_inputs
 from lossbench.bench.counting.growth import Growth
 from lossbench.bench.counting.recording import CAN_RECORD
 from lossbench.bench.counting.trace import trace
@@ -44,7 +44,7 @@ def alone():
 
 
 def measured_peak(case):
-    call = case_call(case, create_loss(case), make_views(case))
+    call = case_call(case, create_loss(case), make_inputs(case))
     call()
     return peak_bytes(call, "cpu")
 

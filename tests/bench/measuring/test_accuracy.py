@@ -8,7 +8,7 @@ import torch
 from lossbench import losses
 from lossbench.bench.cases.calls import make_call
 from lossbench.bench.cases.case import Case
-from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.cases.inputs import make_inputs
 from lossbench.bench.measuring import accuracy, timing
 from lossbench.bench.measuring.accuracy import KINDS, judge
 from lossbench.bench.measuring.measure import measure
@@ -29,7 +29,7 @@ def make_case(loss="smi", **changes):
 
 
 def right_output(case):
-    return make_call(losses.create(case.loss), make_views(case), "step")()
+    return make_call(losses.create(case.loss), make_inputs(case), "step")()
 
 
 def register(monkeypatch, loss, change):
@@ -133,7 +133,7 @@ def test_the_truth_is_of_the_rounded_inputs(loss, dtype):
     found = judge(case, right_output(case))
     reference = losses.create(loss)
     rounded, exact = (
-        reference(*(view.double() for view in make_views(make_case(loss, dtype=name)))).item()
+        reference(*(view.double() for view in make_inputs(make_case(loss, dtype=name)))).item()
         for name in (dtype, "float32")
     )
     assert found["value_fp64"] == pytest.approx(rounded, rel=1e-12)
@@ -239,7 +239,7 @@ def test_a_judge_that_the_reference_does_not_agree_with_is_none(monkeypatch):
         return {term: 1.5 * x for term, x in right(*arguments, **options).items()}
 
     monkeypatch.setitem(spec.implementations, name, wrong)
-    output = make_call(losses.create("vicreg", name), make_views(case), "step")()
+    output = make_call(losses.create("vicreg", name), make_inputs(case), "step")()
     found = judge(replace(case, implementation=name), output)
     assert (found["status"], found["judged_by"]) == ("invalid", "reference")
 

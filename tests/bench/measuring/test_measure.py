@@ -5,7 +5,7 @@ import torch
 
 from lossbench import losses
 from lossbench.bench.cases.case import Case
-from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.cases.inputs import make_inputs
 from lossbench.bench.measuring import accuracy, timing
 from lossbench.bench.measuring import measure as measure_module
 from lossbench.bench.measuring.measure import check, compare, measure, sample_again
@@ -23,7 +23,7 @@ def fast(monkeypatch):
 @pytest.mark.parametrize("dtype", FACTORS)
 def test_a_right_output_is_ok_and_a_slightly_wrong_one_invalid(loss, dtype):
     case = Case(loss, batch=16, dim=32, dtype=dtype, pass_="forward")
-    views = make_views(case)
+    views = make_inputs(case)
     value = losses.create(loss)(*views)
     right = check(case, (value,))
     assert right["status"] == "ok"

@@ -5,7 +5,7 @@ import torch
 from lossbench import losses
 from lossbench.bench.cases.calls import make_call
 from lossbench.bench.cases.case import Case
-from lossbench.bench.cases.inputs import make_views
+from lossbench.bench.cases.inputs import make_inputs
 from lossbench.bench.measuring.memory import peak_bytes
 
 KB = 1024
@@ -39,7 +39,7 @@ def test_peak_is_repeatable_and_holds_the_matrices():
     batch, dim = 16, 256
     case = Case("barlow_twins", batch=batch, dim=dim)
     peaks = {
-        peak_bytes(make_call(losses.create("barlow_twins"), make_views(case), "step"), "cpu")
+        peak_bytes(make_call(losses.create("barlow_twins"), make_inputs(case), "step"), "cpu")
         for _ in range(3)
     }
     assert len(peaks) == 1
