@@ -24,7 +24,14 @@ MEASURED = (
     *busy.FIELDS,
 )
 COUNTED = (
-    *("gmacs", "forward_macs_cost_model", "title", "variant", "saved_bytes"),
+    *(
+        "gmacs",
+        "forward_macs_cost_model",
+        "forward_macs_flop_counter",
+        "title",
+        "variant",
+        "saved_bytes",
+    ),
     *("off_diagonal_entries", "official_communicated_bytes", "gather_layer", "global_batch_norm"),
     *("elementwise", "transcendentals", "uncounted"),
     *(

@@ -15,7 +15,7 @@ from lossbench.bench.cases import contenders
 from lossbench.bench.cases.calls import create_loss
 from lossbench.bench.cases.case import Case, element_bytes, input_bytes
 from lossbench.bench.counting.polynomials import Polynomials
-from lossbench.bench.counting.trace import any_inputs, trace
+from lossbench.bench.counting.trace import Trace, any_inputs, trace
 from lossbench.bench.counting.work import Work, followed, smaller_batches, with_batch, work
 from lossbench.losses import outside
 from lossbench.losses.devices import as_if_on
@@ -124,18 +124,10 @@ def _elementwise(source: Work) -> dict[str, Any]:
 
 
 def _count_unmodelled(case: Case) -> Counted:
-    """What can be counted without a cost model: operations, by ``FlopCounterMode``'s formulas.
-
-    Code that looks at values cannot run under FakeTensor: it is counted as it runs.
-    """
-    source = _source(followed(case))
-    try:
-        done = trace(source)
-    except Exception:  # whatever third-party code raises on tensors without values
-        if contenders.is_examined(source):
-            # says it if the loss itself is at fault
-            contenders.examine(source, create_loss(source))
-        done = trace(source, run=True)
+    """What can be counted without a cost model: operations, by ``FlopCounterMode``'s formulas."""
+    done, forward = (
+        _followed_or_run(_source(followed(each))) for each in (case, replace(case, pass_="forward"))
+    )
     macs: float | None = case.evaluations * done.executed_macs
     note = "without a cost model: counted by the formulas of its operations alone"
     if done.uncounted:
@@ -146,6 +138,7 @@ def _count_unmodelled(case: Case) -> Counted:
         "gmacs": macs and macs / 1e9,
         "gflops": macs and 2 * macs / 1e9,
         "macs_flop_counter": macs and done.executed_macs,
+        "forward_macs_flop_counter": None if forward.uncounted else forward.executed_macs,
         "counts_agree": None,
         "counts_note": note,
         "input_bytes": input_bytes(case),
@@ -156,6 +149,17 @@ def _count_unmodelled(case: Case) -> Counted:
     }
     # its arithmetic may be avoidable: only its inputs must be read
     return Counted(fields, Work.of(done), 0)
+
+
+def _followed_or_run(source: Case) -> Trace:
+    """What a case does; of code that looks at values, as it runs."""
+    try:
+        return trace(source)
+    except Exception:  # whatever third-party code raises on tensors without values
+        if contenders.is_examined(source):
+            # says it if the loss itself is at fault
+            contenders.examine(source, create_loss(source))
+        return trace(source, run=True)
 
 
 def _count_with_fvcore(case: Case) -> tuple[int | None, str]:

@@ -95,14 +95,15 @@ def _measure(
     show(records, as_json, partial(display.measurements, out=out))
     done = len(records) - outcome.left
     total = len(records) + outcome.missing
-    say(f"{outcome.measured} measured now, {done} of {total} cases in {out}")
-    if outcome.left:
-        say(f"the budget of {budget} left out {outcome.left}; run the same command to resume")
     failed = [
         record
         for record in records
         if record["status"] != "ok" and record["reason"] != OUT_OF_BUDGET and not is_limit(record)
     ]
+    wrong = f", {len(failed)} failed" if failed else ""
+    say(f"{outcome.measured} done now, {done} of {total} cases in {out}{wrong}")
+    if outcome.left:
+        say(f"the budget of {budget} left out {outcome.left}; run the same command to resume")
     return FAILED if failed or outcome.failed else OK
 
 

@@ -129,6 +129,8 @@ RECORD: dict[str, Kind] = {
         macs_cost_model="of one evaluation, as the loss's cost model has them",
         macs_flop_counter="as torch's FlopCounterMode counts them",
         forward_macs_cost_model="of the forward pass, cost model",
+        forward_macs_flop_counter="of the forward pass, by its operations; of a loss without a "
+        "cost model",
         forward_macs_fvcore="of the forward pass, as fvcore counts them; null without fvcore",
         peak_bytes="most that the allocator held beyond the inputs",
         saved_bytes="kept from the forward to the backward pass",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from lossbench.reports import busy, published
+from lossbench.reports import arithmetic, busy, published
 from lossbench.reports.comparison import compare, interval, threshold
 from lossbench.reports.naming import each, implementation, loss_title, megabytes, milliseconds
 from lossbench.reports.section import Column, Section
@@ -33,24 +33,26 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
         ValueError: no record has the published shape.
     """
     chosen = published_shape(records)
-    chosen["forward_gmacs"] = chosen["forward_macs_cost_model"] * chosen["evaluations"] / 1e9
+    forward = chosen["forward_macs_cost_model"].fillna(chosen["forward_macs_flop_counter"])
+    chosen["forward_gmacs"] = forward * chosen["evaluations"] / 1e9
     counts = chosen[(chosen["implementation"] == "reference") & (chosen["variant"] == "")]
     counts = counts.sort_values("pass", ascending=False, kind="stable")  # steps first
     counts = counts.drop_duplicates(["loss", "distribution"]).set_index(["loss", "distribution"])
     groups = chosen.groupby(["machine", "pass", "dtype", "inputs"], sort=False)
     measured = [_measured(rows, *map(str, group)) for group, rows in groups]
-    return [_published(counts), _like_for_like(counts), _needs(counts), *measured]
+    counted = [_published(counts), _like_for_like(counts), _needs(counts)]
+    return [*counted, *measured, *_arithmetic(chosen)]
 
 
 def published_shape(records: pd.DataFrame) -> pd.DataFrame:
-    """The counted records of the shape that the paper counts.
+    """The records of the shape that the paper counts, but those of which nothing is known.
 
     Raises:
         ValueError: there is none.
     """
     alone = records["setting"] == ""
-    counted = records["gmacs"].notna()
-    chosen = records[alone & counted & is_published(records)].copy()
+    known = records["gmacs"].notna() | (records["uncounted"] != "")
+    chosen = records[alone & known & is_published(records)].copy()
     if chosen.empty:
         raise ValueError("no record of the efficiency suite; run lossbench run --suite efficiency")
     return chosen
@@ -117,6 +119,15 @@ def _like_for_like(counts: pd.DataFrame) -> Section:
         "1 MAC = 2 FLOPs; all devices together."
     ]
     return Section("Like for like: every loss at both layouts", rows, columns, notes)
+
+
+def _arithmetic(chosen: pd.DataFrame) -> list[Section]:
+    """All that a step of each loss computes, as its paper writes it."""
+    steps = chosen[(chosen["pass"] == "step") & (chosen["implementation"] == "reference")]
+    steps = steps.drop_duplicates(["loss", "variant", "distribution"])
+    steps = steps.sort_values(["loss_batch", "loss", "variant"])
+    made = arithmetic.section(f"All arithmetic of a step, D = {DIM}", steps)
+    return [made] if len(made.frame) else []
 
 
 def _needs(counts: pd.DataFrame) -> Section:

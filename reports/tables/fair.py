@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lossbench.reports import busy, uncounted
+from lossbench.reports import arithmetic, busy
 from lossbench.reports.comparison import compare, interval, threshold
 from lossbench.reports.naming import (
     each,
@@ -77,7 +77,7 @@ def _section(rows: pd.DataFrame) -> Section:
         "Each loss at the fastest implementation measured here.",
         threshold(rows),
         *busy.note(rows),
-        *uncounted.note(best),
+        *arithmetic.note(best),
     ]
     if best["median_ms"].isna().any():
         notes.append("- was counted but not measured: the least work counts as best.")

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lossbench.bench.records.numbers import amount
-from lossbench.reports import busy, uncounted
+from lossbench.reports import arithmetic, busy
 from lossbench.reports.comparison import compare, threshold
 from lossbench.reports.modules import pick
 from lossbench.reports.naming import (
@@ -231,7 +231,7 @@ def _notes(rows: pd.DataFrame, value: str, down: Sequence[str], right: Sequence[
         )
     if value in ("ms", "ratio"):
         return [*notes, *busy.note(rows)]
-    return [*notes, *(uncounted.note(rows, VALUES[value].field) if value != "mb" else [])]
+    return [*notes, *(arithmetic.note(rows, VALUES[value].field) if value != "mb" else [])]
 
 
 class _Marks:

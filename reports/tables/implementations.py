@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from lossbench.reports import busy, uncounted
+from lossbench.reports import arithmetic, busy
 from lossbench.reports.comparison import compare, interval, threshold
 from lossbench.reports.naming import (
     each,
@@ -25,7 +25,7 @@ SHAPE = ["machine", "loss_batch", "dim", "pass", "dtype", "inputs"]
 
 
 def build(records: pd.DataFrame) -> Sequence[Section]:
-    """Sections of the table: for each shape one of cost, then accuracy and compilation.
+    """Sections of the table: for each shape cost, arithmetic, accuracy and compilation.
 
     Args:
         records: records of a run, measured with ``--paired`` and ``--accuracy``.
@@ -36,6 +36,7 @@ def build(records: pd.DataFrame) -> Sequence[Section]:
         rows = rows.assign(other=rows["implementation"] != "reference")
         rows = rows.sort_values(["loss", "variant", "other", "implementation"])
         sections.append(_cost(rows))
+        sections.append(arithmetic.section(f"Arithmetic: {shape(rows.iloc[0])}", rows))
         sections += [_accuracy(rows, what) for what in ("value", "gradient")]
         sections.append(_compilation(rows))
     return [section for section in sections if len(section.frame)]
@@ -92,7 +93,7 @@ def _cost(rows: pd.DataFrame) -> Section:
         "GMACs of the pass; MB = 10^6 bytes.",
         threshold(rows),
         *busy.note(rows),
-        *uncounted.note(rows),
+        *arithmetic.note(rows),
         *reasons,
     ]
     return Section(f"Implementations: {shape(first)}", frame, columns, notes)

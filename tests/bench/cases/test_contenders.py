@@ -62,7 +62,8 @@ def rows(result):
 def test_a_run_with_contenders_that_fail_says_so(result):
     assert result.returncode == 1
     (summary,) = said(result)
-    assert "18 measured now, 18 of 18 cases" in summary
+    assert "18 done now, 18 of 18 cases" in summary
+    assert summary.endswith(f", {len(MISBEHAVING)} failed")
 
 
 @pytest.mark.parametrize("loss", OURS)

@@ -107,12 +107,12 @@ def test_run_prints_a_table_of_at_most_80_columns_and_resumes(tmp_path, monkeypa
     out = ["--out", "run.jsonl"]
     first = call_lossbench("run", *SMALL, *out)
     assert first.returncode == 0, first.stderr
-    assert "2 measured now, 2 of 2 cases" in first.stderr
+    assert "2 done now, 2 of 2 cases" in first.stderr
     assert max(map(len, first.stdout.splitlines())) <= 80
     names = [line.split()[0] for line in first.stdout.splitlines()]
     assert names[:4] == ["loss", "smi", "vicreg", "next:"]
     second = call_lossbench("run", *SMALL, *out)
-    assert "0 measured now, 2 of 2 cases" in second.stderr
+    assert "0 done now, 2 of 2 cases" in second.stderr
     assert second.stdout == first.stdout
 
 
@@ -192,7 +192,7 @@ def test_compiling_leaves_nothing_behind(tmp_path):
     result = lossbench("run", *case, "--out", str(tmp_path / "run.jsonl"))
     assert result.returncode == 0, result.stderr
     (summary,) = said(result)
-    assert summary.startswith("1 measured now")
+    assert summary.startswith("1 done now")
 
 
 def test_own_embeddings_say_what_n_and_d_are(tmp_path):
@@ -233,7 +233,7 @@ def test_restart_sets_a_run_of_other_code_aside(tmp_path):
     assert_one_line_error(call_lossbench("run", *SMALL, "--out", str(path)), "add --restart")
     result = lossbench("run", *SMALL, "--out", str(path), "--restart")
     assert result.returncode == 0
-    assert "2 measured now" in result.stderr
+    assert "2 done now" in result.stderr
     assert (tmp_path / "run.1.jsonl").read_text().startswith(old)
 
 

@@ -225,7 +225,7 @@ def test_slurm_jobs_measure_what_a_run_here_does(cluster, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert "submitted: 1_0, 1_1\n" in done.stderr
     assert "[2/2] job" in done.stderr
-    assert "3 measured now, 3 of 3 cases in jobs.jsonl" in done.stderr
+    assert "3 done now, 3 of 3 cases in jobs.jsonl" in done.stderr
     submitted = {*(cluster / "1.sh").read_text().splitlines()}
     assert {f"#SBATCH --{flag}" for flag in ("exclusive", "time=3", "mem=2GB")} <= submitted
 
