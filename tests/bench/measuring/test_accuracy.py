@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lossbench import losses
-from lossbench.bench.cases.calls import make_call
+from lossbench.bench.cases.calls import case_call, make_call
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.inputs import make_inputs
 from lossbench.bench.measuring import accuracy, timing
@@ -217,11 +217,11 @@ def test_an_output_of_the_reference_does_not_excuse_itself(monkeypatch, place):
     monkeypatch.setattr(accuracy, "QUICK_MACS", 0)
     case = make_case("vicreg", batch=8, dim=64)
     output = right_output(case)
-    monkeypatch.setattr(accuracy, "make_call", pytest.fail)  # what is at hand is not computed again
+    monkeypatch.setattr(accuracy, "case_call", pytest.fail)  # what is at hand is not computed again
     found = judge(case, output)
     assert (found["status"], found["gradient_error_to_reference"]) == ("ok", 1)
     accuracy._truths.clear()
-    monkeypatch.setattr(accuracy, "make_call", make_call)
+    monkeypatch.setattr(accuracy, "case_call", case_call)
     wrong = [tensor * (1.1 if number == place else 1.0) for number, tensor in enumerate(output)]
     found = judge(case, tuple(wrong))
     assert (found["status"], found["judged_by"]) == ("invalid", "reference")
