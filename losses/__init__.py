@@ -25,7 +25,7 @@ from lossbench.losses.distributed import (
     distributions,
     share_cost,
 )
-from lossbench.losses.inputs import Input, are_two_views
+from lossbench.losses.inputs import Input
 from lossbench.losses.loss import Loss
 from lossbench.losses.naming import pick
 from lossbench.losses.precision import PRODUCTS, products
@@ -56,7 +56,6 @@ __all__ = [
     "World",
     "all_gather_bytes",
     "all_reduce_bytes",
-    "are_two_views",
     "communicated_bytes",
     "cost_model",
     "create",

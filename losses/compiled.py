@@ -32,16 +32,16 @@ class Compiled:
         self._ready: dict[Any, Compute] = {}
 
     def __call__(
-        self, hyperparameters: Any, *views: Tensor, mode: str = "default"
+        self, hyperparameters: Any, *inputs: Tensor, mode: str = "default"
     ) -> dict[str, Tensor]:
         """The weighted terms of the loss; ``mode`` is that of ``torch.compile``."""
         pick("mode of torch.compile", mode, MODES)
-        kinds = ((v.shape, v.dtype, v.device, v.requires_grad) for v in views)
+        kinds = ((v.shape, v.dtype, v.device, v.requires_grad) for v in inputs)
         key = (hyperparameters, mode, torch.is_grad_enabled(), *kinds)
         if key not in self._ready:
             copied = _copy(self.reference)
             self._ready[key] = torch.compile(copied, dynamic=False, fullgraph=True, mode=mode)
-        return self._ready[key](hyperparameters, *views)
+        return self._ready[key](hyperparameters, *inputs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Compiled":
         """Compiled code is shared."""

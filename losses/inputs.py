@@ -1,7 +1,7 @@
-"""What a loss is given: two views, or what it declares."""
+"""What a loss is given: views, or what it declares."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,10 +12,15 @@ from lossbench.losses.costs import Problem
 ROLES = ("student", "teacher", "target", "mask", "index")
 """Of an input: a student gets a gradient; a teacher and a target, which are embeddings too, never
 do; a mask is of booleans, an index of whole numbers."""
-EMBEDDINGS = ROLES[:3]
-DECLARATION = (
-    "ROLE [SIZE x ... [< LIMIT]], such as 'student', 'teacher 4096 x D', 'index N < 50000'"
-)
+SHAPES = {
+    **dict.fromkeys(("student", "teacher", "target"), "N x D"),
+    **dict.fromkeys(("mask", "index"), "N"),
+}
+"""Of an input that is declared without a shape, by its role."""
+OTHERS = {"mask": torch.bool, "index": torch.int64}
+"""Dtypes of what is no embedding, by role."""
+FORM = "'ROLE', 'ROLE SIZE x SIZE' or 'index SIZE < LIMIT'"
+BATCH, DIM = "N", "D"
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,13 @@ class Input:
 
     Attributes:
         name: of the argument.
-        shape: of the tensor.
+        shape: of the tensor: numbers, and "N" and "D" for the samples and features of a batch.
         role: one of ``ROLES``.
         limit: of an index: what its numbers stay below.
     """
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Any, ...]
     role: str = "student"
     limit: int = 0
 
@@ -42,102 +47,117 @@ class Input:
     @property
     def is_embedding(self) -> bool:
         """Whether it is of floating point, of the dtype of the embeddings."""
-        return self.role in EMBEDDINGS
+        return self.role not in OTHERS
+
+    def dtype(self, embeddings: torch.dtype) -> torch.dtype:
+        """Of the tensor, where embeddings are of a dtype."""
+        return OTHERS.get(self.role, embeddings)
+
+    def of(self, problem: Problem) -> "Input":
+        """The same for a batch: its shape is numbers."""
+        sizes = {BATCH: problem.batch, DIM: problem.dim}
+        return replace(self, shape=tuple(sizes.get(size, size) for size in self.shape))
 
 
-Inputs = Callable[[Any, Problem], Sequence[Input]]
-"""``inputs(hyperparameters, problem)`` -> what a loss is given, in order."""
+def views(number: int = 2) -> tuple[Input, ...]:
+    """Embeddings of each view of a batch, all trained."""
+    return tuple(Input(view_name(index), (BATCH, DIM)) for index in range(number))
 
 
-def views(hyperparameters: Any, problem: Problem) -> tuple[Input, ...]:
-    """Embeddings of each view of a batch, N x D, all trained."""
-    shape = problem.batch, problem.dim
-    return tuple(Input(view_name(number), shape) for number in range(problem.views))
+def is_two_views(inputs: Sequence[Input]) -> bool:
+    """Whether these are two views, whatever their names."""
+    kinds = [replace(each, name="") for each in inputs]
+    return kinds == [replace(each, name="") for each in views()]
 
 
-def view_name(number: int) -> str:
+def view_name(index: int) -> str:
     """``z_a``, ``z_b``, ..."""
-    return f"z_{'abcdefghijklmnopqrstuvwxyz'[number % 26]}"
+    return f"z_{'abcdefghijklmnopqrstuvwxyz'[index % 26]}"
 
 
-def are_two_views(given: Sequence[Input]) -> bool:
-    """Whether a loss is given two trained embeddings of one shape N x D."""
-    shapes = {each.shape for each in given}
-    trained = all(each.is_trained for each in given)
-    return len(given) == 2 and trained and len(shapes) == 1 and len(given[0].shape) == 2
-
-
-def declared(
-    declarations: Mapping[str, str], sizes: Mapping[str, Any], loss: str
-) -> tuple[Input, ...]:
+def parse(declarations: Mapping[str, str], sizes: Mapping[str, Any], loss: str) -> list[Input]:
     """The inputs that a guest declares.
 
     Args:
-        declarations: name -> ``DECLARATION``. An embedding without sizes is N x D, a mask N.
-        sizes: what N, D and other names stand for.
+        declarations: name -> text of ``FORM``; without sizes it has those of ``SHAPES``.
+        sizes: numbers that the texts call by name, beside N and D.
         loss: name of the loss, for the error.
 
     Raises:
         ValueError: another form, or nothing that is trained.
     """
     if not isinstance(declarations, Mapping) or not declarations:
-        raise ValueError(
-            f"loss {loss}: its inputs are a dict of names and declarations "
-            f"({DECLARATION}), got {declarations!r}"
-        )
-    found = tuple(_declared(name, text, sizes, loss) for name, text in declarations.items())
+        raise ValueError(f"loss {loss}: inputs is a dict, name -> {FORM}; got {declarations!r}")
+    found = [
+        _parsed(str(name), str(text), sizes, f"loss {loss}: input {name}")
+        for name, text in declarations.items()
+    ]
     if not any(each.is_trained for each in found):
         raise ValueError(f"loss {loss}: none of its inputs is a student: nothing is trained")
     return found
 
 
-def _declared(name: str, text: str, sizes: Mapping[str, Any], loss: str) -> Input:
-    what = f"loss {loss}: input {name} is {DECLARATION}; got {text!r}"
-    role, _, rest = str(text).strip().partition(" ")
+def _parsed(name: str, text: str, sizes: Mapping[str, Any], what: str) -> Input:
+    role, _, rest = text.strip().partition(" ")
     shape, below, limit = rest.partition("<")
     if role not in ROLES or bool(below) != (role == "index"):
-        raise ValueError(what)
-    default = "N x D" if role in EMBEDDINGS else "N"
-    lengths = [_size(part, sizes, what) for part in (shape.strip() or default).split(" x ")]
-    return Input(str(name), tuple(lengths), role, _size(limit, sizes, what) if below else 0)
+        raise ValueError(f"{what} is {FORM}, with a ROLE of {', '.join(ROLES)}; got {text!r}")
+    parts = (shape.strip() or SHAPES[role]).split(" x ")
+    lengths = tuple(_size(part.strip(), sizes, what) for part in parts)
+    return Input(name, lengths, role, _number(limit.strip(), sizes, what) if below else 0)
 
 
-def _size(text: str, sizes: Mapping[str, Any], what: str) -> int:
-    value = str(sizes.get(text.strip(), text)).strip()
+def _size(text: str, sizes: Mapping[str, Any], what: str) -> int | str:
+    return text if text in (BATCH, DIM) else _number(text, sizes, what)
+
+
+def _number(text: str, sizes: Mapping[str, Any], what: str) -> int:
+    value = str(sizes.get(text, text)).strip()
     if not value.isdecimal() or not int(value):
-        known = ", ".join(sizes)
-        raise ValueError(f"{what}, of which {text.strip()!r} is no size: a number, {known}")
+        shown = f"{text} = {value}" if text in sizes else repr(text)
+        known = ", ".join((BATCH, DIM, *sizes))
+        raise ValueError(f"{what}: {shown} is no size; it is a whole number, or one of {known}")
     return int(value)
 
 
-def check(loss: str, inputs: Inputs, hyperparameters: Any, tensors: Sequence[Tensor]) -> None:
-    """Refuse tensors that are not what a loss is given.
-
-    N and D are the rows and columns of the first tensor of two dimensions.
+def check(loss: str, inputs: Sequence[Input], tensors: Sequence[Tensor]) -> None:
+    """Refuse tensors that are not what a loss declares.
 
     Raises:
         ValueError: their number, or a shape, dtype or device.
     """
-    shapes = [each.shape for each in tensors if isinstance(each, Tensor) and each.ndim == 2]
-    if not shapes:
-        raise ValueError(f"{loss} needs embeddings of shape N x D")
-    batch, dim = (int(length) for length in shapes[0])  # tensors while it is traced
-    given = inputs(hyperparameters, Problem(batch, dim))
-    if len(tensors) != len(given):
-        names = ", ".join(each.name for each in given)
+    if len(tensors) != len(inputs):
+        names = ", ".join(each.name for each in inputs)
         raise ValueError(f"{loss} needs {names}, got {len(tensors)} inputs")
-    embeddings = [tensor for each, tensor in zip(given, tensors, strict=True) if each.is_embedding]
-    for each, tensor in zip(given, tensors, strict=True):
-        _check(each, tensor, embeddings[0])
+    lengths: dict[str, int] = {}
+    embedding: Tensor | None = None
+    for each, tensor in zip(inputs, tensors, strict=True):
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{each.name} must be a tensor, got {type(tensor).__name__}")
+        _check_shape(each, tensor, lengths)
+        if each.is_embedding:
+            embedding = tensor if embedding is None else embedding
+        _check_kind(each, tensor, embedding)
 
 
-def _check(given: Input, tensor: Tensor, embedding: Tensor) -> None:
-    if not isinstance(tensor, Tensor) or tensor.shape != given.shape:
-        found = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise ValueError(f"{given.name} must be a tensor of shape {given.shape}, got {found}")
-    fits = {"mask": tensor.dtype == torch.bool, "index": tensor.dtype == torch.int64}
-    if not fits.get(given.role, tensor.is_floating_point() and tensor.dtype == embedding.dtype):
-        needed = {"mask": "torch.bool", "index": "torch.int64"}.get(given.role, embedding.dtype)
-        raise ValueError(f"{given.name} must be of {needed}, got {tensor.dtype}")
-    if tensor.device != embedding.device:
-        raise ValueError(f"{given.name} is on {tensor.device}, others on {embedding.device}")
+def _check_shape(given: Input, tensor: Tensor, lengths: dict[str, int]) -> None:
+    """N and D are what the first tensor that has them says."""
+    fits = len(tensor.shape) == len(given.shape)
+    for size, length in zip(given.shape, tensor.shape, strict=False):
+        known = lengths.setdefault(size, length) if isinstance(size, str) else size
+        fits = fits and known == length
+    if not fits:
+        needed = " x ".join(map(str, given.shape))
+        known = ", ".join(f"{name} = {length}" for name, length in lengths.items())
+        found = tuple(tensor.shape)
+        raise ValueError(f"{given.name} must have shape {needed} ({known}), got {found}")
+
+
+def _check_kind(given: Input, tensor: Tensor, embedding: Tensor | None) -> None:
+    if given.is_embedding and not tensor.is_floating_point():
+        raise ValueError(f"{given.name} must be floating point, got {tensor.dtype}")
+    like = tensor if embedding is None else embedding
+    if tensor.dtype != given.dtype(like.dtype):
+        raise ValueError(f"{given.name} must be of {given.dtype(like.dtype)}, got {tensor.dtype}")
+    if tensor.device != like.device:
+        raise ValueError(f"{given.name} is on {tensor.device}, others on {like.device}")

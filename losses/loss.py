@@ -1,12 +1,12 @@
 """The module a training script sees. Validates once, here, and computes in fp32 or wider."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lossbench.losses.inputs import Inputs, check, view_name, views
+from lossbench.losses.inputs import Input, check, view_name
 from lossbench.losses.precision import own_precision
 
 
@@ -25,7 +25,7 @@ class Loss(nn.Module):
         hyperparameters: Any,
         many_views: bool,
         widen: bool,
-        inputs: Inputs = views,
+        declared: Sequence[Input] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -34,7 +34,7 @@ class Loss(nn.Module):
         self._compute = compute
         self._many_views = many_views
         self._widen = widen
-        self._inputs = inputs
+        self._declared = declared
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Value of the loss.
@@ -66,11 +66,11 @@ class Loss(nn.Module):
     @property
     def has_views(self) -> bool:
         """Whether it is given views, and declares no inputs."""
-        return self._inputs is views
+        return self._declared is None
 
     def _validate(self, inputs: tuple[Tensor, ...]) -> None:
-        if not self.has_views:
-            check(self.name, self._inputs, self.hyperparameters, inputs)
+        if self._declared is not None:
+            check(self.name, self._declared, inputs)
             return
         if len(inputs) < 2 or (len(inputs) > 2 and not self._many_views):
             needed = "at least two views" if self._many_views else "two views"

@@ -25,8 +25,7 @@ from urllib.parse import parse_qsl
 from torch import Tensor, nn
 
 from lossbench.losses.compiled import Compiled
-from lossbench.losses.costs import Problem
-from lossbench.losses.inputs import Input, Inputs, declared, views
+from lossbench.losses.inputs import Input, parse
 from lossbench.losses.naming import pick
 
 Found = Callable[..., Tensor]
@@ -164,24 +163,6 @@ def _of_two_views(found: Callable[..., Tensor]) -> Found:
     return (lambda z_a, z_b: found(z_a, ref_emb=z_b)) if named else found
 
 
-def inputs_of(name: str, found: Found) -> Inputs:
-    """What a guest is given: what its attribute ``inputs`` declares, else two views.
-
-    Args:
-        name: of the loss.
-        found: the guest. Its declarations may name its keys as sizes.
-    """
-    declarations = getattr(found, "inputs", None)
-    if declarations is None:
-        return views
-
-    def given(hyperparameters: Any, problem: Problem) -> tuple[Input, ...]:
-        sizes = {"N": problem.batch, "D": problem.dim, **asdict(hyperparameters)}
-        return declared(declarations, sizes, name)
-
-    return given
-
-
 def _terms(found: Found, *inputs: Tensor) -> dict[str, Tensor]:
     return {"loss": found(*inputs)}
 
@@ -204,22 +185,26 @@ class Guest:
         """A new one, with parameters and buffers of its own.
 
         Raises:
-            ValueError: not there, not callable, or not with these keys.
+            ValueError: not there, not callable, or not with these keys; or its attribute ``inputs``
+                declares what is not understood.
         """
-        return Terms(self.name, find(self.path, keys, f"loss {self.name}"), self._run)
+        found = find(self.path, keys, f"loss {self.name}")
+        declarations = getattr(found, "inputs", None)
+        inputs = None if declarations is None else parse(declarations, keys, self.name)
+        return Terms(self.name, found, self._run, inputs)
 
     def __call__(self, hyperparameters: Any, *inputs: Tensor) -> dict[str, Tensor]:
         """The value, by a new one."""
         return self.make(asdict(hyperparameters))(hyperparameters, *inputs)
 
-    def inputs(self, hyperparameters: Any, problem: Problem) -> Sequence[Input]:
-        """What it is given; it is looked for."""
-        return _inputs(self, hyperparameters)(hyperparameters, problem)
+    def inputs(self, hyperparameters: Any) -> Sequence[Input] | None:
+        """What it is given, if it says so; raises as ``make`` does."""
+        return _inputs(self, hyperparameters)
 
 
 @cache
-def _inputs(guest: Guest, hyperparameters: Any) -> Inputs:
-    return inputs_of(guest.name, guest.make(asdict(hyperparameters)).found)
+def _inputs(guest: Guest, hyperparameters: Any) -> Sequence[Input] | None:
+    return guest.make(asdict(hyperparameters)).inputs
 
 
 class AutoGuest(Guest):
@@ -239,10 +224,18 @@ class Terms(nn.Module):
         name: of the loss.
         found: the guest.
         run: calls it.
+        inputs: what it is given, if it says so.
     """
 
-    def __init__(self, name: str, found: Found, run: Callable[..., dict[str, Tensor]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        found: Found,
+        run: Callable[..., dict[str, Tensor]],
+        inputs: Sequence[Input] | None,
+    ) -> None:
         super().__init__()
+        self.inputs = inputs
         self.name = name
         self.found = found
         self._run = run

@@ -7,7 +7,7 @@ implementations come by themselves: ``compiled`` with the reference, and ``auto`
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from lossbench.losses import auto, outside
 from lossbench.losses.autograd import needs_gradient
 from lossbench.losses.compiled import Compiled
 from lossbench.losses.costs import Cost, Exchange, Problem, no_exchange
-from lossbench.losses.inputs import Inputs, views
+from lossbench.losses.inputs import Input, is_two_views, views
 from lossbench.losses.loss import Loss
 from lossbench.losses.naming import pick
 
@@ -50,8 +50,8 @@ class LossSpec:
         global_batch_norm: the official code standardises over the batch of all devices.
         communicated_bytes: what each device communicates in the official data-parallel code.
         many_views: more than two views are accepted.
-        inputs: ``inputs(hyperparameters, problem)`` says what it is given, see ``losses.Input``;
-            without it, views.
+        inputs: ``inputs(hyperparameters)`` says what it is given, see ``losses.Input``; of most
+            losses, views, nothing is said.
         implementations: name -> function that computes the weighted terms.
         cost_models: name of implementation -> its counts.
         fused: names of implementations by fused kernels: they take embeddings of 16 bits as they
@@ -68,7 +68,7 @@ class LossSpec:
     global_batch_norm: bool
     communicated_bytes: Callable[[Exchange], int]
     many_views: bool = False
-    inputs: Inputs = views
+    inputs: Callable[[Any], Sequence[Input] | None] | None = None
     implementations: dict[str, Compute] = field(default_factory=dict, repr=False)
     cost_models: dict[str, CostModel] = field(default_factory=dict, repr=False)
     fused: set[str] = field(default_factory=set, repr=False)
@@ -86,6 +86,19 @@ class LossSpec:
         if problem.views != 2 and not (self.many_views and problem.views > 2):
             raise ValueError(f"{self.name} is not defined for {problem.views} views")
         return self.cost_models[implementation](problem, **options)
+
+    def declared(self, hyperparameters: Any) -> tuple[Input, ...] | None:
+        """What it is given, if that is not two (or more) views. A guest is looked for.
+
+        Raises:
+            ValueError: a guest that is not there, or that declares what is not understood.
+        """
+        return _unusual(self.inputs(hyperparameters) if self.inputs else None)
+
+    def given(self, hyperparameters: Any, problem: Problem) -> tuple[Input, ...]:
+        """What it is given of a batch, with shapes in numbers; raises as ``declared`` does."""
+        found = self.declared(hyperparameters) or views(problem.views)
+        return tuple(each.of(problem) for each in found)
 
     @property
     def is_ours(self) -> bool:
@@ -127,6 +140,11 @@ class LossSpec:
         for name in hyperparameters:
             pick(f"hyperparameter of {self.name}", name, known)
         return self.hyperparameters(**hyperparameters)
+
+
+def _unusual(inputs: Sequence[Input] | None) -> tuple[Input, ...] | None:
+    """Inputs that are not two views."""
+    return None if inputs is None or is_two_views(inputs) else tuple(inputs)
 
 
 _SPECS: dict[str, LossSpec] = {}
@@ -254,10 +272,12 @@ def create(name: str, implementation: str = "reference", **settings: Any) -> Los
     chosen = spec(name)
     options = {k: settings.pop(k) for k in chosen.options(implementation) if k in settings}
     compute = chosen.implementations[implementation]
-    hyperparameters, inputs = chosen.configure(**settings), chosen.inputs
+    hyperparameters = chosen.configure(**settings)
     if isinstance(compute, outside.Guest):
         compute = compute.make(dataclasses.asdict(hyperparameters))
-        inputs = outside.inputs_of(chosen.name, compute.found)
+        declared = _unusual(compute.inputs)
+    else:
+        declared = chosen.declared(hyperparameters)
     return Loss(
         name=chosen.name,
         implementation=implementation,
@@ -265,7 +285,7 @@ def create(name: str, implementation: str = "reference", **settings: Any) -> Los
         hyperparameters=hyperparameters,
         many_views=chosen.many_views,
         widen=implementation not in chosen.fused,
-        inputs=inputs,
+        declared=declared,
     )
 
 

@@ -135,13 +135,19 @@ class Case:
             NotImplementedError: a loss that declares its inputs, distributed.
         """
         spec = losses.spec(self.loss)
-        found = tuple(spec.inputs(spec.configure(**self.hyperparameters), self.problem))
-        if self.distribution != "local" and not losses.are_two_views(found):
+        found = spec.given(spec.configure(**self.hyperparameters), self.problem)
+        if self.distribution != "local" and not self.has_views:
             names = ", ".join(each.name for each in found)
             raise NotImplementedError(
                 f"{self.distribution} is of losses of two views; {self.name} is given {names}"
             )
         return found
+
+    @property
+    def has_views(self) -> bool:
+        """Whether the loss is given two views, and nothing else. A guest is looked for."""
+        spec = losses.spec(self.loss)
+        return spec.declared(spec.configure(**self.hyperparameters)) is None
 
     @property
     def communicated_bytes(self) -> int:
@@ -216,6 +222,5 @@ def element_bytes(dtype: str) -> int:
 
 def input_bytes(case: Case) -> int:
     """Bytes of what one evaluation is given."""
-    sizes = {"mask": 1, "index": 8}
-    embedding = element_bytes(case.dtype)
-    return sum(prod(each.shape) * sizes.get(each.role, embedding) for each in case.given)
+    dtype = getattr(torch, case.dtype)
+    return sum(prod(each.shape) * each.dtype(dtype).itemsize for each in case.given)

@@ -28,11 +28,15 @@ PARITY = {"float64": 1e-6, "float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}
 GRADIENT = 1e-3
 """Error of a guest's gradient against finite differences, relative to its length ..."""
 DIRECTIONS, STEP, SEED = 4, 1e-5, 1
-"""... along as many directions for each view, by steps of this many deviations of its entries."""
+"""... along as many directions for each input that is trained, by steps of this many deviations of
+its entries."""
 NEEDS_FP64 = (
     "cannot be checked in fp64 (give it an attribute reference, a function that can, and that it "
     "must equal)"
 )
+VIEWS = ("first view", "second view")
+DRAWS = 3
+"""Other values of an input that must all leave the value as it is, if the input is ignored."""
 Loss = Callable[..., Tensor]
 
 
@@ -169,17 +173,12 @@ class _Example:
     Attributes:
         inputs: in order.
         given: what they are.
+        names: what people call them.
     """
 
     inputs: tuple[Tensor, ...]
     given: tuple[losses.Input, ...]
-
-    @property
-    def names(self) -> list[str]:
-        """What people call them."""
-        if losses.are_two_views(self.given):
-            return ["first view", "second view"]
-        return [f"input {each.name}" for each in self.given]
+    names: tuple[str, ...]
 
     @property
     def students(self) -> list[int]:
@@ -194,6 +193,15 @@ class _Example:
         )
         return replace(self, inputs=tuple(widened))
 
+    def changed(self, place: int) -> Iterator[tuple[Tensor, ...]]:
+        """Its inputs, one of them drawn anew."""
+        from lossbench.bench.cases.inputs import draw
+
+        tensor = self.inputs[place]
+        generator = torch.Generator(tensor.device).manual_seed(SEED + 1)
+        for _ in range(DRAWS):
+            yield self.with_input(place, draw(self.given[place], generator).to(tensor.dtype))
+
     def with_input(self, place: int, tensor: Tensor) -> tuple[Tensor, ...]:
         """Its inputs, one of them another."""
         return (*self.inputs[:place], tensor, *self.inputs[place + 1 :])
@@ -205,7 +213,10 @@ def _examples(case: Case) -> Iterator[_Example]:
     small = replace(case, batch=min(case.loss_batch, PARITY_ROWS), world=1, distribution="local")
     for kind in PARITY_KINDS:
         of_kind = replace(small, inputs=kind)
-        yield _Example(make_inputs(of_kind), of_kind.given)
+        names = [f"input {each.name}" for each in of_kind.given]
+        yield _Example(
+            make_inputs(of_kind), of_kind.given, VIEWS if case.has_views else tuple(names)
+        )
 
 
 def _gradient_error(loss: Loss, example: _Example) -> float:
@@ -275,21 +286,13 @@ def _check_behaviour(loss: Loss, example: _Example) -> None:
             f"is not deterministic: {value.item():.6g}, then {again.item():.6g} on equal inputs"
         )
     for place, name in enumerate(example.names):
-        changed = example.with_input(place, _other(inputs[place]))
-        if loss(*changed).item() == value.item():
+        others = (loss(*changed).item() for changed in example.changed(place))
+        if all(other == value.item() for other in others):
             raise MisbehaviourError(f"ignores its {name}")
 
 
-def _other(tensor: Tensor) -> Tensor:
-    """Other values for an input; of embeddings neither other scales nor the same rows, moved."""
-    if tensor.dtype == torch.bool:
-        return ~tensor
-    moved = tensor.roll(1, dims=0)
-    return 1.5 * moved + tensor.flip(-1) if tensor.is_floating_point() else moved
-
-
 def _ratios(loss: Loss, reference: Loss, example: _Example) -> list[float]:
-    """Value over the fp64 value, and gradient over that with what lies beside, for each view."""
+    """Value over the fp64 value, and gradient over that with what lies beside, for each of them."""
     value, gradients = _differentiate(loss, example)
     truth, expected = _differentiate(reference, example.wide())
     ratios = [value / truth]

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lossbench.bench.cases.case import DTYPES, Case
-from lossbench.losses import Input, are_two_views, pick
+from lossbench.losses import Input, pick
 
 SOURCES = ("random", "aligned", "collapsed", "digits", "file:PATH")
 NORMAL = ("random", "aligned", "collapsed")
@@ -58,8 +58,7 @@ def make_inputs(case: Case) -> tuple[Tensor, ...]:
         made = _of_file(case)
     dtype = getattr(torch, case.dtype)
     inputs = tuple(
-        tensor.to(case.device, dtype if each.is_embedding else tensor.dtype)
-        for each, tensor in zip(given, made, strict=True)
+        tensor.to(case.device, each.dtype(dtype)) for each, tensor in zip(given, made, strict=True)
     )
     if not all(bool(each.isfinite().all()) for each in inputs):
         raise ValueError(f"{case.inputs}: values too large for {case.dtype}")
@@ -69,7 +68,7 @@ def make_inputs(case: Case) -> tuple[Tensor, ...]:
 def _of_file(case: Case) -> list[Tensor]:
     """The first rows of a user's embeddings."""
     path = case.inputs.removeprefix("file:")
-    if not are_two_views(case.given):
+    if not case.has_views:
         names = ", ".join(each.name for each in case.given)
         raise ValueError(f"{path} holds two views; {case.name} is given {names}")
     rows, dim, _ = file_facts(path)
@@ -109,26 +108,25 @@ def _content_hash(path: Path, modified_ns: int) -> str:
 
 def _normal(source: str, given: Sequence[Input], generator: torch.Generator) -> list[Tensor]:
     """Normal embeddings, of which a part may be shared by those of one shape or by all samples."""
-    made = [_draw(each, generator) for each in given]
-    first = next(each for each in given if each.is_embedding)
-    shared = made[given.index(first)]
-    centres: dict[int, Tensor] = {}
+    made = [draw(each, generator) for each in given]
+    shared: dict[Any, Tensor] = {}
     for place, each in enumerate(given):
         if not each.is_embedding:
             continue
-        dim = each.shape[-1]
+        drawn, dim = made[place], each.shape[-1]
         if source == "collapsed":
-            if dim not in centres:
-                centres[dim] = torch.randn(dim, generator=generator, device=generator.device)
-            made[place] = centres[dim] + 0.01 * made[place]
+            if dim not in shared:
+                shared[dim] = torch.randn(dim, generator=generator, device=generator.device)
+            made[place] = shared[dim] + 0.01 * drawn
             continue
-        if source == "aligned" and each is not first and each.shape == first.shape:
-            made[place] = shared + 0.03 * made[place]
-        made[place] = _deviations(dim, made[place].device) * made[place]
+        if source == "aligned":
+            first = shared.setdefault(each.shape, drawn)
+            drawn = drawn if drawn is first else first + 0.03 * drawn
+        made[place] = _deviations(dim, drawn.device) * drawn
     return made
 
 
-def _draw(given: Input, generator: torch.Generator) -> Tensor:
+def draw(given: Input, generator: torch.Generator) -> Tensor:
     """Random values, made where they are needed: copying the largest to a GPU takes seconds."""
     if given.role == "index":
         return torch.randint(given.limit, given.shape, generator=generator, device=generator.device)
@@ -161,7 +159,7 @@ def _digits(case: Case, given: Sequence[Input], own: torch.Generator) -> list[Te
 
     def make(each: Input) -> Tensor:
         if not (each.is_embedding and each.shape == (case.loss_batch, case.dim)):
-            return _draw(each, own)
+            return draw(each, own)
         view = _augment(images, generator)
         return torch.tanh((view - mean).flatten(1) @ hidden) @ output
 

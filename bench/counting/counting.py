@@ -125,9 +125,10 @@ def _elementwise(source: Work) -> dict[str, Any]:
 
 def _count_unmodelled(case: Case) -> Counted:
     """What can be counted without a cost model: operations, by ``FlopCounterMode``'s formulas."""
-    done, forward = (
-        _followed_or_run(_source(followed(each))) for each in (case, replace(case, pass_="forward"))
-    )
+    source = _source(followed(case))
+    done = forward = _followed_or_run(source)
+    if case.pass_ != "forward":
+        forward = _followed_or_run(replace(source, pass_="forward"))
     macs: float | None = case.evaluations * done.executed_macs
     note = "without a cost model: counted by the formulas of its operations alone"
     if done.uncounted:

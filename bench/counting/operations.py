@@ -98,7 +98,7 @@ def kind_of(func: Any) -> Kind:
         host=HOSTS.get(func) if CAN_RECORD else None,
         formula=_formula(func._overloadpacket),
         each=elementwise.of_each(func),
-        is_work=not (space == "prim" or name in NO_WORK),
+        is_work=not (space == "prim" or name in NO_WORK or torch.Tag.inplace_view in func.tags),
         is_functional=not any(each.alias_info for each in (*schema.arguments, *schema.returns)),
         written=_written(func),
         overwrites=1 if name in OVERWRITES else 0,
@@ -122,9 +122,9 @@ def _written(func: Any) -> int | None:
 
 
 def shape_of(given: Any) -> Any:
-    """Arguments, with the shapes of tensors in their place, and what there is of expanded ones."""
+    """Arguments, with the shapes of tensors in their place."""
     if isinstance(given, Tensor):
-        return (given.shape, given.stride(), given.dtype, given.device, bytes_of(given))
+        return (given.shape, given.stride(), given.dtype, given.device)
     if isinstance(given, (list, tuple)):
         return tuple([shape_of(each) for each in given])
     return (given, given.__class__)  # 2 and 2.0 are equal
@@ -167,9 +167,12 @@ def operation_of(
 
 
 def bytes_of(tensor: Tensor) -> int:
-    """Bytes of a tensor; of one that is expanded, those that are there."""
-    size = tensor.numel() * tensor.element_size()
-    return min(size, tensor.untyped_storage().nbytes())
+    """Bytes of a tensor; of one that is expanded, or of overlapping windows, those it has."""
+    elements, strides = tensor.numel(), tensor.stride()
+    if elements and 0 in strides:
+        elements = prod(n for n, step in zip(tensor.shape, strides, strict=True) if step)
+    reach = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, strides, strict=True))
+    return min(elements, reach) * tensor.element_size()
 
 
 def is_lowered() -> bool:

@@ -21,6 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from lossbench import losses
 from lossbench.bench.cases.calls import case_call, create_loss
 from lossbench.bench.cases.case import Case
 from lossbench.bench.counting.compiled import simulated
@@ -169,13 +170,15 @@ def _valueless(case: Case) -> tuple[AbstractContextManager[Any], str]:
 def any_inputs(case: Case, device: str) -> tuple[Tensor, ...]:
     """What a case is given, of no particular values."""
     dtype = getattr(torch, case.dtype)
-    others: dict[str, Any] = {"mask": torch.bool, "index": torch.int64}
-    return tuple(
-        torch.randn(each.shape, dtype=dtype, device=device)
-        if each.is_embedding
-        else torch.zeros(each.shape, dtype=others[each.role], device=device)
-        for each in case.given
-    )
+    return tuple(_any(each, dtype, device) for each in case.given)
+
+
+def _any(given: losses.Input, dtype: torch.dtype, device: str) -> Tensor:
+    if given.role == "index":
+        return torch.randint(given.limit, given.shape, device=device)
+    if given.role == "mask":
+        return torch.rand(given.shape, device=device) < 0.5
+    return torch.randn(given.shape, dtype=dtype, device=device)
 
 
 class _Tracer(TorchDispatchMode):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from math import prod
 from typing import Any
 
 import torch
@@ -156,9 +157,17 @@ def _same_truth(case: Case) -> Case:
 
 def _affordable(case: Case) -> bool:
     if case.device == "cpu":
-        return _same_truth(case).cost.macs("step") <= AFFORDABLE_MACS
+        return _reference_macs(case) <= AFFORDABLE_MACS
     judge = replace(_same_truth(case), implementation=_judge(case))
     return judge.cost.macs("step") <= _gpu_macs()
+
+
+def _reference_macs(case: Case) -> float:
+    """Of a step of the reference; of a loss that declares its inputs, of N rows with all others."""
+    same = _same_truth(case)
+    if same.has_cost_model or same.has_views:
+        return same.cost.macs("step")
+    return 3 * case.loss_batch * sum(prod(each.shape) for each in case.given if each.is_embedding)
 
 
 @cache
@@ -184,7 +193,7 @@ def _judge(case: Case) -> str:
         return "reference"
     if case.device == "cuda":
         return "reference" if "chunked" not in known or _fits(case) else "chunked"
-    if _same_truth(case).cost.macs("step") <= QUICK_MACS:
+    if _reference_macs(case) <= QUICK_MACS:
         return "reference"
     return min(known, key=lambda name: models[name](_wide(case)).macs("forward"))
 

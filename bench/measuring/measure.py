@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossbench import losses
 from lossbench.bench.cases import contenders
 from lossbench.bench.cases.calls import Call, case_call, create_loss
 from lossbench.bench.cases.case import Case
@@ -96,7 +95,7 @@ def measure(
     if errors and fields["status"] == "ok":
         step = replace(case, pass_="step")
         fields.update(accuracy(case, lambda some: case_call(step, loss, some)(), scale))
-    if surrounded and fields["status"] == "ok" and losses.are_two_views(case.given):
+    if surrounded and fields["status"] == "ok" and case.has_views:
         fields.update(surroundings.check(loss, (inputs[0], inputs[1])))
     if case.device == "cuda":
         fields["floor_ms"] = floor_ms(case)

@@ -4,6 +4,7 @@ import contextlib
 from typing import Any
 
 from lossbench.bench.cases.case import Case, input_bytes
+from lossbench.bench.cases.contenders import is_foreign
 from lossbench.bench.counting.counting import examine, executed
 from lossbench.bench.counting.work import followed, work
 from lossbench.bench.predicting.ceilings import Ceilings
@@ -26,7 +27,8 @@ def count_and_predict(case: Case, ceilings: Ceilings | None) -> dict[str, Any]:
         return counted.fields
     fields, done = dict(counted.fields), counted.source
     floor_ms = ceilings.floor_ms(done.traces[-1], counted.least_macs, input_bytes(case))
-    with contextlib.suppress(NotImplementedError):  # the compiler cannot be asked here
+    # the compiler cannot be asked here, or what it says of code that is not ours is not understood
+    with contextlib.suppress(Exception if is_foreign(case) else NotImplementedError):
         if followed(case).implementation == "compiled":
             done = work(followed(case))
             fields |= executed(done)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lossbench import losses
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.contenders import PARITY_ROWS, is_foreign
 from lossbench.bench.running.worker import Worker
@@ -46,7 +45,7 @@ def _failure(case: Case, measure: bool, trains: bool) -> dict[str, Any]:
     worker.stop()
     if found.get("status", "ok") != "ok":
         return {name: found[name] for name in ("status", "reason")}
-    if trains and not losses.are_two_views(case.given):
+    if trains and not case.has_views:
         names = ", ".join(each.name for each in case.given)
         reason = f"what is trained gives a loss two views; {case.name} is given {names}"
         return {"status": "unsupported", "reason": reason}

@@ -116,7 +116,8 @@ def _like_for_like(counts: pd.DataFrame) -> Section:
             columns[f"{distribution}_{name}"] = Column(headers[name], show)
     notes = [
         f"Forward pass, D = {DIM}, as each paper writes its loss (implementation reference); "
-        "1 MAC = 2 FLOPs; all devices together."
+        "1 MAC = 2 FLOPs; all devices together.",
+        *arithmetic.note(counts.reset_index(), "forward_gmacs"),
     ]
     return Section("Like for like: every loss at both layouts", rows, columns, notes)
 

@@ -10,6 +10,7 @@ from torch.nn.functional import log_softmax, normalize
 from lossbench import losses
 from lossbench.bench.cases.case import Case
 from lossbench.bench.counting.counting import count
+from lossbench.bench.counting.operations import bytes_of
 from lossbench.bench.counting.trace import _Tracer
 
 N, D = 24, 10
@@ -188,12 +189,31 @@ def test_alignment_and_uniformity_is_counted_alike_in_all_forms(monkeypatch):
 
 
 def test_bytes_of_an_expanded_tensor_are_its_own_whatever_was_followed_before():
-    """Two tensors of one shape and stride, the second a part of six numbers rather than of one."""
-    moved = {}
+    """Two of one shape and stride, the second a part of six numbers rather than all of one."""
     for numbers in (1, 6):
         base = torch.empty(numbers, device="meta")
         tracer = _Tracer((base,), skips=True)
         with tracer:
             base[:1].expand(31, 29).mul(base.new_empty(31, 29))
-        moved[numbers] = tracer.found.moved_bytes
-    assert moved[6] - moved[1] == 5 * 4
+        assert tracer.found.moved_bytes == 4 * (1 + 2 * 31 * 29)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "elements"),
+    [
+        (torch.empty(5, 1).expand(5, 7), 5),
+        (torch.empty(3, 4).T, 12),
+        (torch.empty(10).unfold(0, 4, 1), 10),  # seven windows of four of ten numbers
+        (torch.empty(10)[::3], 4),
+        (torch.empty(0, 4), 0),
+        (torch.empty(1).expand(0), 0),
+        (torch.empty(()), 1),
+    ],
+)
+def test_bytes_are_of_the_elements_that_are_there(tensor, elements):
+    assert bytes_of(tensor) == 4 * elements
+
+
+def test_dropping_a_dimension_in_place_is_no_work():
+    _, found = followed(lambda x: (x[:1] * 2).squeeze_(0).sum(), (3, 4))
+    assert not found.uncounted
