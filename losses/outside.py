@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import torch
 from torch import Tensor, nn
 
 from lossbench.losses.compiled import Compiled
@@ -30,6 +31,8 @@ from lossbench.losses.naming import pick
 
 Found = Callable[..., Tensor]
 FORM = "package.module:attribute[?key=value]"
+SEED = 1
+"""Of the random numbers that a guest's tensors are made of."""
 BY_VALUE = ".pickle"
 """What has no name in any module, such as a function of a notebook, is found in such a file."""
 
@@ -182,13 +185,15 @@ class Guest:
         self._run = Compiled(_terms) if compiled else _terms
 
     def make(self, keys: Mapping[str, Any]) -> "Terms":
-        """A new one, with parameters and buffers of its own.
+        """A new one, with parameters and buffers of its own: the same random numbers each time.
 
         Raises:
             ValueError: not there, not callable, or not with these keys; or its attribute ``inputs``
                 declares what is not understood.
         """
-        found = find(self.path, keys, f"loss {self.name}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            found = find(self.path, keys, f"loss {self.name}")
         declarations = getattr(found, "inputs", None)
         inputs = None if declarations is None else parse(declarations, keys, self.name)
         return Terms(self.name, found, self._run, inputs)

@@ -318,7 +318,8 @@ def explain(
     element_bytes = torch.promote_types(dtype, torch.float32).itemsize
     problem = Problem(batch, dim, views, element_bytes, torch.device(device).type)
     if memory_bytes is None:
-        memory_bytes = auto.free_bytes(torch.device(device))
+        weighs = bool(spec(name).cost_models)
+        memory_bytes = auto.free_bytes(torch.device(device)) if weighs else 0
     return _choose(spec(name), problem, pass_, memory_bytes)
 
 

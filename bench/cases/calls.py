@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lossbench import losses
 from lossbench.bench.cases import contenders
@@ -24,9 +24,7 @@ def create_loss(case: Case, device: str = "") -> Callable[..., Tensor]:
     if case.is_share:
         return create_share(case, losses.Imagined(case.world))
     loss = losses.create(case.loss, case.implementation, **case.hyperparameters, **case.options)
-    device = device or case.device
-    there = all(each.device.type == device for each in (*loss.parameters(), *loss.buffers()))
-    return loss if there else loss.to(device)  # tensors without values cannot be moved
+    return contenders.placed(loss, case, device)
 
 
 def create_share(case: Case, world: losses.World) -> Callable[..., Tensor]:
@@ -60,7 +58,8 @@ def make_call(
 
     Returns:
         A function that returns the value (``forward``: without a graph; ``forward_grad``: with its
-        graph) and, for ``step``, the gradients of what is trained.
+        graph) and, for ``step``, the gradients of what is trained. Those of a loss's own parameters
+        are computed too.
     """
     leaves = [each.detach() for each in inputs]
     students = [
@@ -69,12 +68,17 @@ def make_call(
         if given is None or given[index].is_trained
     ]
 
+    module = getattr(loss, "__self__", loss)  # of a method of it
+    parameters = module.parameters() if isinstance(module, nn.Module) else ()
+    own = [each for each in parameters if each.requires_grad]
+
     def forward() -> tuple[Tensor, ...]:
         return (loss(*leaves),)
 
     def step() -> tuple[Tensor, ...]:
         value = loss(*leaves)
-        return (value.detach(), *torch.autograd.grad(value, students))
+        gradients = torch.autograd.grad(value, [*students, *own], allow_unused=bool(own))
+        return (value.detach(), *gradients[: len(students)])
 
     return step if pass_ == "step" else forward
 

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from lossbench import kernels, losses
-from lossbench.bench.cases import contenders
+from lossbench.bench.cases import contenders, examining
 from lossbench.bench.cases.calls import create_loss
 from lossbench.bench.cases.case import Case, element_bytes, input_bytes
 from lossbench.bench.counting.polynomials import Polynomials
@@ -116,8 +116,8 @@ def executed(done: Work) -> dict[str, Any]:
 
 def _elementwise(source: Work) -> dict[str, Any]:
     """Arithmetic beside matrix products of one evaluation; None where some of it is not known."""
-    names = sorted(set().union(*(each.uncounted for each in source.traces)))
-    fields: dict[str, Any] = {"uncounted": ", ".join(names)}
+    names = source.uncounted
+    fields: dict[str, Any] = {"uncounted": ", ".join(sorted(names))}
     for name in ("elementwise", "transcendentals"):
         fields[name] = None if names else source.count(attrgetter(name))
     return fields
@@ -159,7 +159,7 @@ def _followed_or_run(source: Case) -> Trace:
     except Exception:  # whatever third-party code raises on tensors without values
         if contenders.is_examined(source):
             # says it if the loss itself is at fault
-            contenders.examine(source, create_loss(source))
+            examining.examine(source, create_loss(source))
         return trace(source, run=True)
 
 

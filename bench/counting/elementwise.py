@@ -77,6 +77,14 @@ OF_INPUT = {
     "embedding_dense_backward": ONE,
 }
 """Of each element of the first input: what reduces it, or normalises along it."""
+BESIDE = {
+    **dict.fromkeys(("_pdist_forward", "_cdist_forward", "_euclidean_dist"), Amount(3, 1)),
+    **dict.fromkeys(("_pdist_backward", "_cdist_backward"), Amount(2, 0)),
+}
+"""Of each distance, beside the product that it is counted as: the norms are added, and the root."""
+ATTENTION = "_scaled_dot_product"
+SCORE, SCORE_BACKWARD = Amount(5, 1), Amount(6, 1)
+"""Of each score of an attention beside its products: softmax; its backward pass makes it again."""
 MOVES = frozenset(
     (
         *("_to_copy", "copy", "clone", "contiguous", "cat", "stack", "repeat", "roll", "flip"),
@@ -137,6 +145,21 @@ def of_call(
     of = args[0] if of_input else result
     first = of[0] if isinstance(of, (list, tuple)) and of else of
     elements = first.numel() if isinstance(first, Tensor) else 0
+    return round(amount.operations * elements), round(amount.transcendentals * elements)
+
+
+def beside_product(func: Any, args: Sequence[Any], result: Any) -> tuple[int, int]:
+    """What an operation does beside the matrix products that it is counted as."""
+    name = _name(func)
+    if name.startswith(ATTENTION):
+        is_backward = "backward" in name
+        query, key = args[1:3] if is_backward else args[:2]
+        elements = query.numel() // query.shape[-1] * key.shape[-2]
+        amount = SCORE_BACKWARD if is_backward else SCORE
+    else:
+        of = args[0] if name.endswith("backward") else result
+        elements = of.numel() if isinstance(of, Tensor) else 0
+        amount = BESIDE.get(name, NONE)
     return round(amount.operations * elements), round(amount.transcendentals * elements)
 
 

@@ -1,4 +1,4 @@
-"""Multiply-adds of operations that torch's ``FlopCounterMode`` does not know, by stated formulas.
+"""Operations of matrix products that torch's ``FlopCounterMode`` does not know, by stated formulas.
 
 Distances between all rows are counted as the matrix product that gives the same distances, so that
 the same loss has the same count however it is written. Decompositions are counted by Golub and Van
@@ -81,6 +81,8 @@ def _eigh(
 
 
 FORMULAS: dict[Any, Formula] = {
+    aten.mv: lambda matrix, *args, out_val, **kwargs: 2 * matrix.numel(),
+    aten.addmv: lambda added, matrix, *args, out_val, **kwargs: 2 * matrix.numel(),
     aten._pdist_forward: lambda x, *args, out_val, **kwargs: _pairs(x, x),
     aten._pdist_backward: lambda g, x, *args, out_val, **kwargs: 2 * _pairs(x, x),
     aten._cdist_forward: lambda x, y, *args, out_val, **kwargs: _pairs(x, y),

@@ -70,6 +70,7 @@ class Growth:
             ],
             [(int(self._held.at(batch).max()), "")],
             saved_bytes=int(saved.at(batch)[0]),
+            uncounted=self._traces[-1].uncounted,
         )
         return Work(batch, (batch,), (told,))
 

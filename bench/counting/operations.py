@@ -163,7 +163,8 @@ def operation_of(
     macs = round(kind.formula(*known, **kwargs, out_val=result) / 2)
     # what is added comes before the operands, statistics after them
     operand = read[:2][-1]
-    return Operation(macs, _precision(operand) if macs else "", moved)
+    beside = elementwise.beside_product(func, args, result)
+    return Operation(macs, _precision(operand) if macs else "", moved, *beside)
 
 
 def bytes_of(tensor: Tensor) -> int:

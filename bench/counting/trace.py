@@ -123,6 +123,7 @@ def trace(
         inputs = any_inputs(case, device)
         tracer = _Tracer(inputs, skips=not run)
         loss = create_loss(case, device)
+        # not the module itself, whose calls FlopCounterMode hooks into
         call = case_call(case, getattr(loss, "forward", loss), inputs)
         saves = saved_tensors_hooks(tracer.save, lambda tensor: tensor)
         # the counter is told first: it knows what a custom op counts, not what is inside

@@ -53,6 +53,11 @@ class Work:
         return [float(x) for x in Polynomials(self.batches, values).at(self.batch)]
 
     @property
+    def uncounted(self) -> set[str]:
+        """Names of what was called whose arithmetic is not counted."""
+        return set().union(*(each.uncounted for each in self.traces))
+
+    @property
     def peak_bytes(self) -> int:
         """Held at most, beyond the inputs."""
         if self.held is None:

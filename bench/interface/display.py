@@ -196,6 +196,8 @@ def predictions(records: list[dict[str, Any]], devices: "Sequence[Device]") -> N
         size = f"{device.memory_bytes / 1e9:.0f} GB"
         print(textwrap.fill(f"{device.title}, {size}, {pass_}. {device.assumption}", width=80))
         labels.print(table)
+        for name, what in dict.fromkeys((r["loss"], r["uncounted"]) for r in own if r["uncounted"]):
+            print(textwrap.fill(f"{name}: not counted, so faster than it is: {what}", width=80))
     _reasons(records)
 
 
@@ -209,7 +211,7 @@ def _reasons(records: Sequence[dict[str, Any]]) -> None:
 def _prediction(record: dict[str, Any], linked: bool) -> list[str]:
     bound = record["predicted_bound"]
     terms = [
-        brief(record[f"predicted_{term}_ms"]) + ("*" if term == bound else " ") for term in TERMS
+        _brief(record[f"predicted_{term}_ms"]) + ("*" if term == bound else " ") for term in TERMS
     ]
     needed = record["predicted_peak_bytes"] + record["input_bytes"]
     fits = "yes" if record["fits"] else "NO"
@@ -340,6 +342,10 @@ def _case(record: dict[str, Any]) -> tuple[str, str, str]:
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
+
+
+def _brief(value: float | None) -> str:
+    return "-" if value is None else brief(value)
 
 
 def _billions(value: float | None) -> str:

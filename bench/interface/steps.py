@@ -138,7 +138,7 @@ def _what(record: Mapping[str, Any]) -> str:
 
 def _label(record: Mapping[str, Any]) -> str:
     """Loss, and the implementation that runs."""
-    return f"{record['loss']} {record['chosen'] or record['implementation']}"
+    return f"{record['loss']} {record.get('chosen') or record['implementation']}"
 
 
 def _table(

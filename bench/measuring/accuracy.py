@@ -13,7 +13,7 @@ from torch import Tensor
 from lossbench import losses
 from lossbench.bench.cases.calls import case_call
 from lossbench.bench.cases.case import Case
-from lossbench.bench.cases.contenders import Loss, specification
+from lossbench.bench.cases.contenders import Loss, in_fp64, specification
 from lossbench.bench.cases.inputs import make_inputs
 from lossbench.bench.measuring.timing import make_timer
 from lossbench.bench.records.failures import is_out_of_memory
@@ -281,7 +281,7 @@ def _compute_truth(case: Case, name: str, own: tuple[Tensor, ...] | None = None)
     for student in students:
         student.requires_grad_(steps)
     with torch.set_grad_enabled(steps):
-        terms = _terms(judge, wide)
+        terms = _terms(in_fp64(judge), wide)
         total = sum(terms[1:], terms[0])
         gradient = _joined(torch.autograd.grad(total, students)) if steps else None
     parts = [term.item() for term in terms]

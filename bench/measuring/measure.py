@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossbench.bench.cases import contenders
+from lossbench.bench.cases import contenders, examining
 from lossbench.bench.cases.calls import Call, case_call, create_loss
 from lossbench.bench.cases.case import Case
 from lossbench.bench.cases.inputs import make_inputs
@@ -109,7 +109,7 @@ def _examine(case: Case) -> dict[str, Any]:
     """How a third party's code behaves; of compiled code, that which it is made of."""
     if not case.contender and case.choice.implementation in ("compiled", "reference"):
         case = replace(case, implementation="reference", options={})
-    return contenders.examine(case, create_loss(case))
+    return examining.examine(case, create_loss(case))
 
 
 def _times(case: Case, call: Call, sample: bool) -> tuple[dict[str, Any], tuple[Tensor, ...]]:

@@ -7,7 +7,7 @@ from lossbench import losses
 from lossbench.bench.cases.calls import exchanges
 from lossbench.bench.cases.case import Case, element_bytes, input_bytes
 from lossbench.bench.counting.growth import Growth
-from lossbench.bench.counting.trace import Trace
+from lossbench.bench.counting.trace import FUSED, GENERATED, Trace
 from lossbench.bench.counting.work import Work, followed, with_batch
 from lossbench.bench.predicting.ceilings import TERMS, Ceilings
 from lossbench.bench.predicting.links import Link
@@ -50,6 +50,11 @@ def predict_times(done: Work, ceilings: Ceilings) -> dict[str, Any]:
         **{f"predicted_{name}_ms": ms for name, ms in zip(TERMS, terms, strict=True)},
         "predicted_bound": TERMS[bound.index(max(bound))],
     }
+
+
+def _known(times: dict[str, Any], uncounted: str) -> dict[str, Any]:
+    """Without a time of arithmetic, where products may be among what is not counted."""
+    return {**times, "predicted_compute_ms": None} if uncounted else times
 
 
 def _sums(trace: Trace, ceilings: Ceilings) -> list[float]:
@@ -103,8 +108,8 @@ class Predictor:
         Returns:
             ``gpu``, the name of the device; ``chosen``, what ``auto`` runs there; the fields of
             ``predict_times``, and ``predicted_peak_bytes``, ``saved_bytes``, ``input_bytes``,
-            ``fits``, ``predicted_largest_batch``, and those of ``predict_communication`` where
-            there is a link; or else ``status`` and ``reason``.
+            ``uncounted``, ``fits``, ``predicted_largest_batch``, and those of
+            ``predict_communication`` where there is a link; or else ``status`` and ``reason``.
         """
         fields = {**case.describe(), "gpu": device.name}
         if case.implementation == "auto" and not case.is_share:  # what is free there, not here
@@ -118,7 +123,7 @@ class Predictor:
         return {
             "status": "ok",
             "reason": "",
-            **predict_times(done, device.ceilings),
+            **_known(predict_times(done, device.ceilings), needed["uncounted"]),
             **needed,
             "fits": peak + needed["input_bytes"] <= device.memory_bytes,
             "predicted_largest_batch": growth.largest_batch(device.memory_bytes),
@@ -134,6 +139,7 @@ class Predictor:
                 "predicted_peak_bytes": done.peak_bytes,
                 "saved_bytes": done.count(lambda each: each.saved_bytes),
                 "input_bytes": input_bytes(case),
+                "uncounted": ", ".join(sorted(done.uncounted - {FUSED, GENERATED})),
             }
             self._latest = case, fields
         return self._latest[1]

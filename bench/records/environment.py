@@ -20,7 +20,7 @@ PACKAGES = ("torch", "triton", "numpy", "fvcore")
 CODE = (
     *("losses/*.py", "kernels/*.py", "kernels/tuned.json"),
     *(f"bench/{room}/*.py" for room in ("counting", "measuring")),
-    *(f"bench/cases/{name}.py" for name in ("calls", "case", "contenders", "inputs")),
+    *(f"bench/cases/{name}.py" for name in ("calls", "case", "contenders", "examining", "inputs")),
     *(f"bench/comparing/{name}.py" for name in ("baselines", "drift", "moderation", "paired")),
     *(f"bench/comparing/{name}.py" for name in ("ratios", "robust")),
     *(f"bench/predicting/{name}.py" for name in ("calibrate", "ceilings", "expected", "predict")),

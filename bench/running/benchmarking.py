@@ -9,7 +9,8 @@ import torch
 
 from lossbench.bench.cases.calls import case_call, create_loss
 from lossbench.bench.cases.case import Case
-from lossbench.bench.cases.contenders import examine, is_examined
+from lossbench.bench.cases.contenders import is_examined
+from lossbench.bench.cases.examining import examine
 from lossbench.bench.cases.inputs import make_inputs
 from lossbench.bench.comparing.paired import time_ratio
 from lossbench.bench.counting.counting import count

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from lossbench.bench.cases.case import Case
-from lossbench.bench.cases.contenders import PARITY_ROWS, is_foreign
+from lossbench.bench.cases.contenders import is_foreign
+from lossbench.bench.cases.examining import PARITY_ROWS
 from lossbench.bench.running.worker import Worker
 
 TRIAL_S = 600.0

@@ -184,4 +184,62 @@ without_target.inputs = {"z": "student", "target": "target"}
 without_student.inputs = {"z": "teacher", "target": "target"}
 of_no_size.inputs = {"z": "student N x K"}
 
+
+class Prototypes(nn.Module):
+    """Weights that are drawn at random, and a buffer."""
+
+    def __init__(self, number: int = 50, dim: int = 16) -> None:
+        super().__init__()
+        self.weights = nn.Linear(dim, number)
+        self.register_buffer("shift", torch.rand(number))
+
+    def forward(self, z_a: Tensor, z_b: Tensor) -> Tensor:
+        return (self.weights(z_a) - self.weights(z_b) + self.shift).square().mean()
+
+
+class _Flipped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z):
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
+
+
+def small_part_flipped(z_a: Tensor, z_b: Tensor) -> Tensor:
+    """The gradient of the second view, which is small, has the wrong sign."""
+    return 1e4 * z_a.square().mean() + _Flipped.apply(z_b).square().mean()
+
+
+def one_side_stopped(z_a: Tensor, z_b: Tensor) -> Tensor:
+    return (z_a - z_b.detach()).square().mean()
+
+
+one_side_stopped.stops_gradient = True
+
+
+def selected(z: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Products of those rows alone that a mask chooses, which is known only when it runs."""
+    return (z[mask] @ teacher.T).square().mean()
+
+
+def drawn(z: Tensor, bank: Tensor, index: Tensor) -> Tensor:
+    """Negatives whose order does not matter."""
+    return (z @ bank[index].T).logsumexp(dim=1).mean()
+
+
+def tokens(z: Tensor, target: Tensor) -> Tensor:
+    return (z - target).square().mean()
+
+
+def queue_first(queue: Tensor, q: Tensor) -> Tensor:
+    return (q @ queue.T).logsumexp(dim=1).mean()
+
+
+selected.inputs = {"z": "student", "teacher": "teacher", "mask": "mask"}
+drawn.inputs = {"z": "student", "bank": "teacher 100 x D", "index": "index 20 < 100"}
+tokens.inputs = {"z": "student N x 7 x D", "target": "target N x 7 x D"}
+queue_first.inputs = {"queue": "teacher 96 x D", "q": "student"}
+
 NOTHING = None

@@ -10,7 +10,8 @@ from command_line import HERE, assert_one_line_error, call_lossbench, lossbench,
 
 from lossbench import losses
 from lossbench.bench.cases.case import Case
-from lossbench.bench.cases.contenders import MisbehaviourError, examine, make_cases, resolve
+from lossbench.bench.cases.contenders import make_cases, resolve
+from lossbench.bench.cases.examining import MisbehaviourError, examine
 from lossbench.bench.running.sweep import case_key
 
 PML = "pytorch_metric_learning.losses"

@@ -14,7 +14,8 @@ import lossbench as package
 from lossbench import losses
 from lossbench.bench.cases.calls import case_call, create_loss
 from lossbench.bench.cases.case import Case
-from lossbench.bench.cases.contenders import MisbehaviourError, examine, make_cases
+from lossbench.bench.cases.contenders import make_cases
+from lossbench.bench.cases.examining import MisbehaviourError, examine
 from lossbench.bench.cases.inputs import make_inputs
 from lossbench.bench.counting.trace import trace
 from lossbench.bench.counting.work import work
@@ -32,9 +33,14 @@ WRONG = {
     "one_view": ("invalid", "one_view ignores its second view"),
     "one_percent_off": (
         "invalid",
-        "one_percent_off has a gradient that is 0\\.0(1|099?) of its length.*",
+        "one_percent_off has a gradient for its first view that is 0\\.0(1|099?) of its length.*",
+    ),
+    "small_part_flipped": (
+        "invalid",
+        "small_part_flipped has a gradient for its second view that is 2 of its length off .*",
     ),
     "stops_in_silence": ("invalid", "stops_in_silence has a gradient .* stops_gradient = True"),
+    "one_side_stopped": ("invalid", "one_side_stopped has no gradient for its second view; .*"),
     "of_fp32_alone": ("invalid", "of_fp32_alone cannot be checked in fp64 .*fp32 alone"),
     "three_views": ("error", ".*missing 1 required positional argument: 'labels'"),
     "raises": ("error", "ZeroDivisionError: there is no loss"),
@@ -45,7 +51,7 @@ WRONG = {
     "without_mask": ("invalid", "without_mask ignores its input mask"),
     "without_target": ("invalid", "without_target ignores its input target"),
     "without_student": ("error", ".*none of its inputs is a student: nothing is trained"),
-    "of_no_size": ("error", ".*input z is ROLE .*'K' is no size: a number, N, D"),
+    "of_no_size": ("error", ".*input z: 'K' is no size; it is a whole number, or one of N, D"),
     "NOTHING": ("error", ".*guests:NOTHING is not callable"),
 }
 RIGHT = {
@@ -54,6 +60,10 @@ RIGHT = {
     "stopped": "a loss of its own that stops gradients: unchecked",
     "with_a_reference": "another loss: equals its own reference",
     "predicted": "a loss of its own: its gradient is that of its value",
+    **dict.fromkeys(
+        ("Prototypes", "selected", "drawn", "tokens", "queue_first"),
+        "a loss of its own: its gradient is that of its value",
+    ),
     "banked": "a loss of its own: its gradient is that of its value",
     "forks": "a loss of its own: its gradient is that of its value",
 }
@@ -131,9 +141,43 @@ def test_a_guest_is_given_what_it_declares(rows):
     record = rows["queued"]
     assert (record["status"], record["reason"]) == ("ok", "")
     assert record["input_bytes"] == 4 * (2 * n + queue) * d
-    # the product with the queue, and of its gradient with it: the queue itself gets none
+    # the product with the queue, and that of its gradient with it: the queue itself gets none
     assert record["macs"] == 2 * n * queue * d
     assert record["gradient_error"] < 1e-5
+
+
+def test_a_step_has_the_gradients_of_own_parameters(rows):
+    # of the weights and of the view, after the forward pass; for each view
+    assert rows["Prototypes"]["macs"] == 2 * 3 * 8 * 16 * 50
+
+
+def test_products_of_chosen_rows_are_of_those_that_are_chosen(rows):
+    # each row that is chosen against all teachers, forward and for the gradient
+    chosen, rest = divmod(rows["selected"]["macs"], 2 * 8 * 16)
+    assert 0 < chosen <= 8
+    assert rest == 0
+
+
+def test_sizes_are_those_of_the_tensors_that_have_them():
+    loss = losses.create("mine=guests:queue_first")
+    assert loss(torch.ones(96, 5), torch.ones(4, 5)).ndim == 0
+    with pytest.raises(ValueError, match=r"q must have shape N x D \(D = 5, N = 4\), got \(4, 6\)"):
+        loss(torch.ones(96, 5), torch.ones(4, 6))
+    with pytest.raises(ValueError, match=r"q must be floating point, got torch\.int64"):
+        loss(torch.ones(96, 5), torch.ones(4, 5).long())
+    with pytest.raises(ValueError, match="mine needs queue, q, got 1 inputs"):
+        loss(torch.ones(96, 5))
+    masked = losses.create("mine=guests:selected")
+    with pytest.raises(ValueError, match=r"mask must be of torch\.bool, got torch\.float32"):
+        masked(torch.ones(4, 5), torch.ones(4, 5), torch.ones(4))
+
+
+def test_two_students_are_two_views():
+    """Whatever they are called: all that two views can do."""
+    guests.named_views = lambda left, right: (left - right).square().mean()
+    guests.named_views.inputs = {"left": "student", "right": "student N x D"}
+    assert Case("mine=guests:named_views", world=2, distribution="gather").has_views
+    assert losses.create("mine=guests:named_views").has_views
 
 
 @pytest.mark.parametrize("source", ["random", "aligned", "collapsed", "digits"])
@@ -179,10 +223,10 @@ def _views(record):
 
 def test_a_guest_that_hangs_is_given_up(tmp_path):
     chosen = ["--loss", "smi,hangs=guests:hangs", "--implementation", "reference", *SHAPE]
-    out = ["--timeout", "15s", "--out", str(tmp_path / "run.jsonl"), "--json"]
+    out = ["--timeout", "30s", "--out", str(tmp_path / "run.jsonl"), "--json"]
     ours, hangs = json.loads(lossbench("run", *chosen, *out, cwd=HERE).stdout)
     assert ours["status"] == "ok"
-    assert (hangs["status"], hangs["reason"]) == ("timeout", "not finished after 15 s")
+    assert (hangs["status"], hangs["reason"]) == ("timeout", "not finished after 30 s")
 
 
 @pytest.mark.parametrize(

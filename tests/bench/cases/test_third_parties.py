@@ -9,7 +9,8 @@ from command_line import call_lossbench
 
 from lossbench.bench.cases import third_parties
 from lossbench.bench.cases.case import Case
-from lossbench.bench.cases.contenders import examine, resolve
+from lossbench.bench.cases.contenders import resolve
+from lossbench.bench.cases.examining import examine
 from lossbench.bench.cases.selection import select_cases
 from lossbench.bench.cases.suites import GPU_SHAPES
 

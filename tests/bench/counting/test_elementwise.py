@@ -217,3 +217,25 @@ def test_bytes_are_of_the_elements_that_are_there(tensor, elements):
 def test_dropping_a_dimension_in_place_is_no_work():
     _, found = followed(lambda x: (x[:1] * 2).squeeze_(0).sum(), (3, 4))
     assert not found.uncounted
+
+
+def test_a_product_with_a_vector_is_counted():
+    (macs, _, _), found = followed(lambda x: (x @ x[0]).sum(), (N, D))
+    assert macs == N * D
+    assert not found.uncounted
+
+
+def test_attention_has_the_exponentials_of_its_softmax():
+    def attention(q, k):
+        return torch.nn.functional.scaled_dot_product_attention(q, k, k)
+
+    (macs, operations, functions), _ = followed(attention, (2, 3, N, D), (2, 3, 5, D))
+    assert macs == 2 * 2 * 3 * N * 5 * D
+    assert functions == 2 * 3 * N * 5
+    assert operations >= 4 * functions
+
+
+@pytest.mark.parametrize("distances", [torch.pdist, lambda z: torch.cdist(z, z)])
+def test_a_distance_has_a_root(distances):
+    (_, _, functions), _ = followed(lambda z: distances(z).sum(), (N, D))
+    assert functions in (N * N, N * (N - 1) // 2)
