@@ -7,7 +7,7 @@ implementations come by themselves: ``compiled`` with the reference, and ``auto`
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -68,7 +68,7 @@ class LossSpec:
     global_batch_norm: bool
     communicated_bytes: Callable[[Exchange], int]
     many_views: bool = False
-    inputs: Callable[[Any], Sequence[Input] | None] | None = None
+    inputs: Callable[[Any], Iterable[Input] | None] | None = None
     implementations: dict[str, Compute] = field(default_factory=dict, repr=False)
     cost_models: dict[str, CostModel] = field(default_factory=dict, repr=False)
     fused: set[str] = field(default_factory=set, repr=False)
@@ -142,9 +142,10 @@ class LossSpec:
         return self.hyperparameters(**hyperparameters)
 
 
-def _unusual(inputs: Sequence[Input] | None) -> tuple[Input, ...] | None:
+def _unusual(inputs: Iterable[Input] | None) -> tuple[Input, ...] | None:
     """Inputs that are not two views."""
-    return None if inputs is None or is_two_views(inputs) else tuple(inputs)
+    found = None if inputs is None else tuple(inputs)
+    return None if found is None or is_two_views(found) else found
 
 
 _SPECS: dict[str, LossSpec] = {}

@@ -411,6 +411,40 @@ def test_a_plugin_registers_losses_and_implementations(tmp_path, name, factor):
         assert "fp64" in theirs["reason"]
 
 
+DECLARING = """
+from dataclasses import dataclass
+from lossbench import losses
+
+def given(hyperparameters):
+    yield losses.Input("z", ("N", "D"))
+    yield losses.Input("bank", (hyperparameters.bank, "D"), "teacher")
+
+@losses.register(
+    "against_bank", title="Against a bank", source="a test", family="test", gather_layer=False,
+    global_batch_norm=False, communicated_bytes=lambda job: 0, inputs=given,
+)
+@dataclass(frozen=True)
+class Hyperparameters:
+    bank: int = 40
+
+@losses.implementation("against_bank", "reference")
+def reference(hyperparameters, z, bank):
+    return {"loss": (z @ bank.T).logsumexp(dim=1).mean()}
+"""
+
+
+def test_a_registered_loss_declares_its_inputs(tmp_path):
+    (tmp_path / "my_plugin.py").write_text(DECLARING)
+    chosen = ["--loss", "against_bank", "--set", "against_bank.bank=24", *SHAPE]
+    out = ["--out", str(tmp_path / "run.jsonl"), "--json", "--accuracy"]
+    done = lossbench("run", "--plugin", "my_plugin", *chosen, *out, cwd=tmp_path)
+    for record in json.loads(done.stdout):
+        assert (record["status"], record["reason"]) == ("ok", "")
+        assert record["input_bytes"] == 4 * (8 + 24) * 16
+        assert record["macs"] == 2 * 8 * 24 * 16
+        assert record["accuracy_aligned_gradient_error"] < 1e-5
+
+
 def test_a_plugin_that_is_not_there_is_one_line():
     asked = ["count", "--loss", "smi", *SHAPE, "--plugin", "no_such_plugin"]
     assert_one_line_error(call_lossbench(*asked), "plugin no_such_plugin cannot be imported")
