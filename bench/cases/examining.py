@@ -29,6 +29,9 @@ GRADIENT = 1e-3
 DIRECTIONS, STEP, SEED = 4, 1e-5, 1
 """... along as many directions for each input that is trained, by steps of this many deviations of
 its entries."""
+UNTRAINED = (
+    "; if it is never to have one, declare it as a teacher by an attribute inputs of the loss"
+)
 NEEDS_FP64 = (
     "cannot be checked in fp64 (give it an attribute reference, a function that can, and that it "
     "must equal)"
@@ -62,7 +65,7 @@ def _alone(case: Case, loss: Loss) -> dict[str, Any]:
     """Of a loss that nothing is known of: it behaves, and its gradient is that of its value."""
     for example in _examples(case):
         _check_behaviour(loss, example)
-        _differentiate(loss, example)
+        _differentiate(loss, example, UNTRAINED)
     if losses.spec(case.loss).origin and getattr(guest(case), "stops_gradient", False):
         return {"scale": 1.0, "parity": "a loss of its own that stops gradients: unchecked"}
     for example in _examples(case):
@@ -211,8 +214,8 @@ def _ratios(loss: Loss, reference: Loss, example: _Example) -> list[float]:
     return ratios
 
 
-def _differentiate(loss: Loss, example: _Example) -> tuple[float, list[Tensor]]:
-    """The value, and the gradients of what is trained."""
+def _differentiate(loss: Loss, example: _Example, hint: str = "") -> tuple[float, list[Tensor]]:
+    """The value, and the gradients of what is trained; the hint is for who has none of them."""
     leaves = [each.detach().clone() for each in example.inputs]
     students = [leaves[place].requires_grad_() for place in example.students]
     value = loss(*leaves)
@@ -221,8 +224,5 @@ def _differentiate(loss: Loss, example: _Example) -> tuple[float, list[Tensor]]:
     gradients = torch.autograd.grad(value, students, allow_unused=True)
     for place, gradient in zip(example.students, gradients, strict=True):
         if gradient is None:
-            raise MisbehaviourError(
-                f"has no gradient for its {example.names[place]}; if it is never to have one, "
-                "declare it as a teacher by an attribute inputs"
-            )
+            raise MisbehaviourError(f"has no gradient for its {example.names[place]}{hint}")
     return value.item(), [gradient for gradient in gradients if gradient is not None]

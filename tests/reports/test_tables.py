@@ -87,7 +87,7 @@ def test_a_run_without_contenders_or_errors_has_no_such_section(ways, write_run)
     with pytest.raises(ValueError, match="run lossbench run --contender"):
         third_parties.build(load([write_run(ways)]))
     bare = [{k: v for k, v in r.items() if not k.startswith("accuracy_")} for r in ways]
-    assert set(build(write_run, bare)) == {"Implementations", "Compilation"}
+    assert set(build(write_run, bare)) == {"Implementations", "Arithmetic", "Compilation"}
 
 
 def test_tables_fit_80_columns(ways, contenders, records, write_run):

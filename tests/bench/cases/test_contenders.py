@@ -27,7 +27,7 @@ MISBEHAVING = {
         "invalid",
         "detached is not barlow_twins: value and gradient are 0.5 to 1 times ours",
     ),
-    "one_sided": ("invalid", "one_sided has no gradient for its second view; .*"),
+    "one_sided": ("invalid", "one_sided has no gradient for its second view"),
     "another_loss": ("invalid", "another_loss is not barlow_twins: value and gradient are .* ours"),
     "dies": ("error", "process ended with SIGABRT.*"),
 }

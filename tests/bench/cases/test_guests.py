@@ -40,7 +40,10 @@ WRONG = {
         "small_part_flipped has a gradient for its second view that is 2 of its length off .*",
     ),
     "stops_in_silence": ("invalid", "stops_in_silence has a gradient .* stops_gradient = True"),
-    "one_side_stopped": ("invalid", "one_side_stopped has no gradient for its second view; .*"),
+    "one_side_stopped": (
+        "invalid",
+        "one_side_stopped has no gradient for its second view; .* declare it as a teacher .*",
+    ),
     "of_fp32_alone": ("invalid", "of_fp32_alone cannot be checked in fp64 .*fp32 alone"),
     "three_views": ("error", ".*missing 1 required positional argument: 'labels'"),
     "raises": ("error", "ZeroDivisionError: there is no loss"),
