@@ -128,11 +128,22 @@ def _normal(source: str, given: Sequence[Input], generator: torch.Generator) -> 
 
 def draw(given: Input, generator: torch.Generator) -> Tensor:
     """Random values, made where they are needed: copying the largest to a GPU takes seconds."""
+    return draw_on(generator.device, given, generator=generator)
+
+
+def draw_on(
+    device: torch.device | str,
+    given: Input,
+    dtype: torch.dtype | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Random values on any device, even one whose tensors have none, which has no generator."""
+    how: dict[str, Any] = {"generator": generator, "device": device}
     if given.role == "index":
-        return torch.randint(given.limit, given.shape, generator=generator, device=generator.device)
+        return torch.randint(given.limit, given.shape, **how)
     if given.role == "mask":
-        return torch.rand(given.shape, generator=generator, device=generator.device) < 0.5
-    return torch.randn(given.shape, generator=generator, device=generator.device)
+        return torch.rand(given.shape, **how) < 0.5
+    return torch.randn(given.shape, dtype=dtype, **how)
 
 
 def _deviations(dim: int, device: torch.device) -> Tensor:

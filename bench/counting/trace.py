@@ -21,9 +21,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lossbench import losses
 from lossbench.bench.cases.calls import case_call, create_loss
 from lossbench.bench.cases.case import Case
+from lossbench.bench.cases.inputs import draw_on
 from lossbench.bench.counting.compiled import simulated
 from lossbench.bench.counting.operations import (
     Kind,
@@ -171,15 +171,7 @@ def _valueless(case: Case) -> tuple[AbstractContextManager[Any], str]:
 def any_inputs(case: Case, device: str) -> tuple[Tensor, ...]:
     """What a case is given, of no particular values."""
     dtype = getattr(torch, case.dtype)
-    return tuple(_any(each, dtype, device) for each in case.given)
-
-
-def _any(given: losses.Input, dtype: torch.dtype, device: str) -> Tensor:
-    if given.role == "index":
-        return torch.randint(given.limit, given.shape, device=device)
-    if given.role == "mask":
-        return torch.rand(given.shape, device=device) < 0.5
-    return torch.randn(given.shape, dtype=dtype, device=device)
+    return tuple(draw_on(device, each, dtype) for each in case.given)
 
 
 class _Tracer(TorchDispatchMode):
